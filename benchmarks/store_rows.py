@@ -52,60 +52,52 @@ def sent(count: int, batch: int) -> Iterator[list[dict[str, Any]]]:
             text = []
 
 
-class Cpu:
-    """CPU seconds of this process, and of another with its children, since it was made."""
-
-    def __init__(self, server: psutil.Process | None) -> None:
-        self._server = server
-        self._begun = self._now()
-
-    def s(self) -> tuple[float, float]:
-        return tuple(b - a for a, b in zip(self._begun, self._now(), strict=True))  # type: ignore[return-value]
-
-    def _now(self) -> tuple[float, float]:
-        found = 0.0
-        if self._server is not None:
-            for one in (self._server, *self._server.children(recursive=True)):
-                times = one.cpu_times()
-                found += times.user + times.system
-            ended = self._server.cpu_times()
-            found += ended.children_user + ended.children_system
-        return time.process_time(), found
+def cpu_s_of(server: psutil.Process | None) -> float:
+    """CPU seconds of a process with its children, those that have ended too."""
+    if server is None:
+        return 0.0
+    ended = server.cpu_times()
+    found = float(ended.children_user + ended.children_system)
+    for one in (server, *server.children(recursive=True)):
+        times = one.cpu_times()
+        found += times.user + times.system
+    return found
 
 
 def measure(store: Store, count: int, batch: int, server: psutil.Process | None) -> dict[str, Any]:
     """Microseconds a row."""
     project = f"batch-{batch}"
-    check_s = add_s = add_wall_s = server_s = 0.0
+    check_s = add_s = add_wall_s = 0.0
+    server_began_s = cpu_s_of(server)
     for objects in sent(count, batch):
         began_s = time.process_time()
         checked = [stored_row(one) for one in objects]
         check_s += time.process_time() - began_s
-        cpu, began_s = Cpu(server), time.perf_counter()
+        wall_began_s, began_s = time.perf_counter(), time.process_time()
         store.add(project, checked)
-        add_wall_s += time.perf_counter() - began_s
-        own_s, other_s = cpu.s()
-        add_s, server_s = add_s + own_s, server_s + other_s
+        add_s += time.process_time() - began_s
+        add_wall_s += time.perf_counter() - wall_began_s
     return {
         "rows": count,
         "batch": batch,
         "check_cpu_us": 1e6 * check_s / count,
         "add_cpu_us": 1e6 * add_s / count,
-        "server_cpu_us": 1e6 * server_s / count,
+        "server_cpu_us": 1e6 * (cpu_s_of(server) - server_began_s) / count,
         "add_wall_us": 1e6 * add_wall_s / count,
     }
 
 
 def read(store: Store, project: str, server: psutil.Process | None) -> dict[str, Any]:
     """Microseconds a row of a whole project."""
-    cpu, began_s = Cpu(server), time.perf_counter()
+    server_began_s, wall_began_s = cpu_s_of(server), time.perf_counter()
+    began_s = time.process_time()
     count = sum(1 for _ in store.rows(project))
-    own_s, other_s = cpu.s()
+    own_s, wall_s = time.process_time() - began_s, time.perf_counter() - wall_began_s
     return {
         "read": count,
         "read_cpu_us": 1e6 * own_s / count,
-        "server_cpu_us": 1e6 * other_s / count,
-        "read_wall_us": 1e6 * (time.perf_counter() - began_s) / count,
+        "server_cpu_us": 1e6 * (cpu_s_of(server) - server_began_s) / count,
+        "read_wall_us": 1e6 * wall_s / count,
     }
 
 

@@ -17,7 +17,7 @@ from weakref import ref
 from carbontrack.record import Status
 from carbontrack.system.clock import process_cpu_s
 from carbontrack.system.reentrance import here
-from carbontrack.tracking.apportion import OWN_ROW_S, PriorUsage
+from carbontrack.tracking.apportion import OWN_ROW_S
 from carbontrack.tracking.call_site import CallSite
 from carbontrack.tracking.context import current, nearest_open, set_current
 from carbontrack.tracking.counted_call import CallAccount, CountedCall, leave
@@ -245,16 +245,14 @@ class Call(CallAccount):
 
     def _become_span(self) -> Span:
         site = self.site
-        began_ago_s = site.sampler.counts.at_s - self._began_s
         span = Span(site.session, site.name, labels=site.labels)
-        used = PriorUsage(self._sums, self._machine_j, self._ran_s, began_ago_s)
         span.call_site, row_id = site, site.row_id()
         if site.claim(row_id):  # others may have been told that it is inside of this row
             span.given_id, span.has_row_id, site.lent = row_id, True, ref(span)
         span.budget_check = site.budget_check
         span.covered = getattr(self, "covered", None)
         try:
-            span.continue_from(used)
+            span.continue_from(self._use_so_far)
             self._span = span
             self._be_done()
         except BaseException:  # a handler of a signal
@@ -280,7 +278,6 @@ class Call(CallAccount):
     def _promote(self) -> None:
         with self.site.sampler.lock:
             if self._span is None and self._take():
-                self._settle_last()
                 self._become_span()
 
 

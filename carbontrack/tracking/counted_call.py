@@ -13,7 +13,7 @@ from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, add_joules
 from carbontrack.system.clock import process_cpu_s
 from carbontrack.system.interrupts import from_outside
 from carbontrack.system.reentrance import here
-from carbontrack.tracking.apportion import NO_USAGE, CallUsage
+from carbontrack.tracking.apportion import NO_USAGE, CallUsage, PriorUsage
 from carbontrack.tracking.block import outcome_of
 from carbontrack.tracking.handle import ExitMethod, Handle
 from carbontrack.tracking.session import Session
@@ -165,12 +165,22 @@ class CallAccount(CountedCall):
         self._ran_s, self._unsettled, self._running = ran_s, unsettled, False
 
     def _settle_last(self) -> None:
-        site, sampler = self.site, self.site.sampler
         self.become_single()
-        sampler.sample()
+        self.site.sampler.sample()
+        self._settle_now()
+
+    def _settle_now(self) -> None:
+        """Be credited up to the last reading; it is single."""
+        site = self.site
         if self._running:
-            self._stop(sampler.counts.at_s)
+            self._stop(site.sampler.counts.at_s)
         site.apportioner.settle()
+
+    def _use_so_far(self) -> PriorUsage:
+        """What it has used up to the reading just made, which is its span's first."""
+        self._settle_now()
+        began_ago_s = self.site.sampler.counts.at_s - self._began_s
+        return PriorUsage(self._sums, self._machine_j, self._ran_s, began_ago_s)
 
     def unsettled(self, now_s: float, cpu_s: float) -> CallUsage:
         """The body's usage since the last call of `usage`."""

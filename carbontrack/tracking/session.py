@@ -495,9 +495,10 @@ class Session(RunIdentity):
 
     def _wait_for_others(self) -> None:
         # Other threads that are writing a row: the end of the program may stop them between it and
-        # the end of its checkpoint.
+        # the end of its checkpoint. The roots of a parent process are not ours to wait for.
         for _ in range(_MOST_WAITS):
-            if not self._open_roots:
+            roots = list(self._open_roots.values())
+            if all(root.is_of_parent for root in roots):
                 return
             threading.Event().wait(_WAIT_S)
 

@@ -60,6 +60,11 @@ class SpanEnd(SpanRow):
         return self._end is None and self._epoch == self.session.sampler.epoch
 
     @property
+    def is_of_parent(self) -> bool:
+        """Whether it was opened before this process was forked."""
+        return bool(self._epoch != self.session.sampler.epoch)
+
+    @property
     def record(self) -> Record | None:
         """The finished record; None while the span is open, and in a forked child."""
         if self.has_passed:
@@ -329,11 +334,16 @@ class SpanEdges(SpanEnd):
             self._begin_budget(None, session.sampler)
         return mark
 
-    def continue_from(self, used: PriorUsage) -> None:
-        """Open as a root with what a call has used so far; the sampler's lock is held."""
+    def continue_from(self, use_so_far: Callable[[], PriorUsage]) -> None:
+        """Open as a root with what a call has used so far; the sampler's lock is held.
+
+        One reading ends what the call has used and begins what the span will use: nothing is
+        between them.
+        """
         session, sampler = self.session, self.session.sampler
         try:
             now = self._begin_root(session.parent_now(looks=False))
+            used = use_so_far()
             self._started_at = sampler.clock.now_utc() - timedelta(seconds=used.began_ago_s)
             self._sums, self._since = used.sums, now
             self._start, self._epoch = used.start(now), session.epoch

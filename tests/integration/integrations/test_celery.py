@@ -342,10 +342,11 @@ def test_every_try_is_in_a_row_when_a_worker_has_ended_warmly(tmp_path: Path, po
     for row in rows:
         calls[row.name.removeprefix("tasks.")] += row.calls or 0
     assert calls == TRIES
-    assert {row.basis for row in rows} == {"measured"}
+    # in less than a few steps of the counters there may be none: that is modelled, and says so
+    assert {row.basis for row in rows if (row.duration_s or 0.0) > 0.05} == {"measured"}
     assert 0.0 < sum(map(joules, rows)) <= used_j
     (long,) = (row for row in rows if row.name == "tasks.long")
-    assert (long.duration_s or 0.0) > 1.0  # from a second on, a task has a row of its own
+    assert (long.duration_s or 0.0) >= 1.3  # all of it, also when a tick makes it a row of its own
     failed = {row.name for row in rows if row.status == "error"}
     assert failed == {"tasks.again", "tasks.fails"}
     run(tmp_path, "-m", "carbontrack", "recover")

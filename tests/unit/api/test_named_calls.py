@@ -24,6 +24,14 @@ from tests.support.bench import Bench, ScriptedUsage, joules
 from tests.unit.tracking.test_cpu_seconds_of_calls import Shared
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_current():
+    """Also where a test before has ended a span in another context than it was opened in."""
+    token = current.set(None)
+    yield
+    current.reset(token)
+
+
 class Spent:
     """The CPU seconds of a call, as a test sets them."""
 

@@ -13,6 +13,7 @@ import pytest
 
 from carbontrack.api.track import current_span, track
 from carbontrack.report.nesting import shares_of
+from carbontrack.testing import FakeClock, FakeMeter
 from carbontrack.tracking.call import Call, CoveredCall
 from carbontrack.tracking.call_site import Callee, call_site_of
 from carbontrack.tracking.context import current
@@ -120,6 +121,36 @@ def test_a_long_call_that_ticks_meet_is_whole():
         assert row.duration_s == pytest.approx(5.0)
         assert joules(row) == pytest.approx(500.0, rel=1e-6)
         assert row.coverage == pytest.approx(1.0)
+
+
+class SlowMeter(FakeMeter):
+    """Reading it takes 5 ms."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(watts=100.0)
+        self._clock = clock
+
+    def read_joules(self, now_s: float) -> float:
+        found = super().read_joules(now_s)
+        self._clock.advance(0.005)
+        return found
+
+
+def test_nothing_is_between_a_long_call_and_the_span_that_it_becomes():
+    """One reading ends what the call has used, and begins what its span uses."""
+    clock = FakeClock()
+    with Bench([SlowMeter(clock)], clock=clock) as bench:
+
+        @track("work", tracker=bench.tracker)
+        def work():
+            began_s = clock.monotonic_s()
+            bench.run(3.0, ticks=3)
+            return clock.monotonic_s() - began_s
+
+        ran_s = work()
+        (row,) = bench.records
+    assert row.duration_s == pytest.approx(ran_s, abs=1e-9)
+    assert joules(row) == pytest.approx(100.0 * ran_s, rel=1e-9)
 
 
 def test_window_0_gives_every_call_a_row():

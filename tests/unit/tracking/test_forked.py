@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,27 @@ def test_the_id_kept_for_the_next_window_is_the_parents():
         suspended.close()
     assert len(childs) == 1
     assert not {row.record_id for row in bench.records} & {*childs}
+
+
+def test_a_child_does_not_wait_for_its_parents_blocks_when_it_ends():
+    """They are open for as long as the parent likes."""
+    with Bench() as bench, bench.tracker.span("of the parent"):
+        child = os.fork()
+        if not child:
+            waits = []
+            try:
+                sys.setprofile(
+                    lambda frame, event, _arg: (
+                        waits.append(event)
+                        if event == "call" and frame.f_code is threading.Event.wait.__code__
+                        else None
+                    )
+                )
+                bench.tracker.close()
+            finally:
+                os._exit(len(waits))
+        _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 class ForksAt:
