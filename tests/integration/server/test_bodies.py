@@ -192,15 +192,20 @@ def test_a_refused_body_is_not_read_for_ever(hasty: Serving):
 def test_an_answer_that_is_not_taken_is_given_up(hasty: Serving, send_token: str):
     """A sender that asks and asks, and reads nothing, is not kept by the server."""
     process = psutil.Process(hasty.process.pid)
-    before = process.num_fds()
     with hasty.connect() as connection:
-        assert wait_until(lambda: process.num_fds() > before)
+        port = connection.getsockname()[1]
+
+        def is_kept() -> bool:
+            there = (other.raddr for other in process.net_connections("tcp") if other.raddr)
+            return any(address.port == port for address in there)
+
+        assert wait_until(is_kept)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(0.5)
         with suppress(OSError):
-            while process.num_fds() > before:
+            while is_kept():
                 connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
-        assert wait_until(lambda: process.num_fds() == before)
+        assert wait_until(lambda: not is_kept())
 
 
 def test_connections_beyond_the_limit_are_closed(hasty: Serving):
