@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Any, Final, Literal
@@ -41,6 +42,7 @@ TIMES: Final = ("started_at", "ended_at")
 RECOVERED: Final = "recovered"
 _DEEPEST = 32
 _LARGEST = 1 << 63
+_FRACTION = re.compile(r"[.,]([0-9]+)")
 
 
 def kind_of(column: str) -> Kind:
@@ -134,6 +136,9 @@ def object_of(cells: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of a stored row as a line of JSON lines has them, with the keys of `extra`."""
     labels, extra = cells.get("labels"), cells.get("extra")
     found: dict[str, Any] = dict(cells)
+    for name in TRUTH_COLUMNS:
+        if found.get(name) is not None:  # SQLite has numbers for true and false
+            found[name] = bool(found[name])
     if isinstance(labels, str):
         found["labels"] = json.loads(labels)
     found.pop("extra", None)
@@ -193,8 +198,9 @@ def _time(cell: object) -> str:
         raise ValueError("it is no time")
     if _is_time_text(cell):
         return cell
-    # before Python 3.11 `fromisoformat` knows no Z
+    # before Python 3.11 `fromisoformat` knows no Z, and no fractions but of 3 or 6 digits
     text = f"{cell[:-1]}+00:00" if cell.endswith(("Z", "z")) else cell
+    text = _FRACTION.sub(lambda found: f".{found[1][:6]:0<6}", text)
     try:
         return time_text(datetime.fromisoformat(text))
     except ValueError as error:

@@ -46,6 +46,8 @@ def test_rows_come_back_as_they_were_sent(store: Store):
             k: cell for k, cell in one.items() if k not in times
         }
         assert list(row)[-1] == "received_at"
+        assert stored_row(row)[:2] == (one["record_id"], one["status"])
+    assert found["run-7f3a:100"]["parent_holds"] is True
 
 
 def test_numbers_keep_all_their_digits(store: Store):

@@ -147,6 +147,9 @@ def test_times_sort_as_texts():
     assert time_text(datetime(7, 1, 1)) == "0007-01-01T00:00:00.000000Z"
     for sent in ("2026-01-01T05:30:00+05:30", "2026-01-01T00:00:00Z", "2026-01-01T00:00:00.000"):
         assert stored(started_at=sent)["started_at"] == "2026-01-01T00:00:00.000000Z"
+    for digits in ("5", "50", "500", "500000", "500000999"):
+        sent = f"2026-01-01T00:00:00.{digits}Z"
+        assert stored(started_at=sent)["started_at"] == "2026-01-01T00:00:00.500000Z"
 
 
 def test_a_batch_is_made_of_distinct_records():
