@@ -48,6 +48,7 @@ SMALL = {
     "meters.boards": "loaded only on boards with a device tree; what they lack, by their chips",
     "meters.container_view": "loaded only where the system's files show a part of the machine",
     "meters.signs": "loaded only by a program that runs for long, to look for meters again",
+    "server.metrics": "the one file that knows Prometheus' library",
     "system.stand_in": "loaded only by handlers that run in the middle of an import",
     "system.signals": "imported by nobody who does not ask for signal handlers",
     "testing.sink": "a fake for users, beside the other fakes, one to a file",
@@ -294,10 +295,27 @@ def test_the_start_path_imports_nothing_costly_and_nobody_a_library():
     for module, path in MODULES.items():
         room = module.partition(".")[0]
         tops = {name.partition(".")[0] for name in imports(tree_of(path).body, top_only=True)}
-        if room != "integrations":  # a plugin may know its host
+        if room not in ("integrations", "server"):  # a plugin may know its host, a server its parts
             assert tops <= {"carbontrack"} | sys.stdlib_module_names, module
         if is_in(module, START_PATH) and not is_in(module, OFF_PATH):
             assert tops & COSTLY == set(), module
+
+
+def test_a_library_of_the_server_is_known_to_one_file():
+    """What carries the requests, or reads them, can be replaced in one place."""
+    known = defaultdict(set)
+    for module, path in MODULES.items():
+        if is_in(module, ("server",)):
+            for name in imports(tree_of(path).body):
+                known[name.partition(".")[0]].add(module)
+    libraries = {n: of for n, of in known.items() if n not in sys.stdlib_module_names}
+    del libraries["carbontrack"]
+    assert libraries == {
+        "msgspec": {"server.body"},
+        "prometheus_client": {"server.metrics"},
+        "starlette": {"server.app"},
+        "uvicorn": {"server.process"},
+    }
 
 
 def test_nothing_is_global():

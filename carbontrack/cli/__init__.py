@@ -27,6 +27,7 @@ COMMANDS = {
     "recover": "write the records of runs that were killed",
     "sync": "send the records that wait for a server",
     "relay": "send what all processes of a host have for a server, over one connection",
+    "serve": "receive a team's records, and show the totals of each project",
     "regions": "show the carbon intensity of places, and where the same work would emit less",
     "when": "find the greenest time to start some hours of work",
     "calibrate": "make a meter of what a wall meter sees beyond this host's own meters",

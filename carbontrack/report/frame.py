@@ -8,8 +8,10 @@ out is decided before the columns are joined, so that no second frame is made of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +62,8 @@ HOW = (
     *("cpu_model", "carbontrack"),
 )
 """Columns that only a page shows."""
+_TYPED_ROWS = 5_000
+"""Rows of a store that are made columns of at a time."""
 _TYPES = (
     dict.fromkeys(IDS, "uint64") | dict.fromkeys(TIMES, "datetime64[ms]") | {"parent_holds": "int8"}
 )
@@ -107,15 +111,34 @@ def load(
     """
     pd = import_pandas("report", "carbontrack report")
     files = files_of(paths)
-    wanted = tuple(dict.fromkeys((*IDS, *TIMES, "parent_holds", *TEXTS, *NUMBERS, *extra)))
+    wanted = columns_of(extra)
     columns = _Columns(pd, wanted)
     position = _Position(files, progress)
     for file in files:
         for block in blocks_of(file, wanted, position.at):
             columns.add(block)
         position.done(file)
-    frame, repeated, not_added = columns.added()
-    return Loaded(frame, columns.skipped_lines, repeated, not_added, columns.reason)
+    return columns.loaded()
+
+
+def columns_of(extra: Sequence[str] = ()) -> tuple[str, ...]:
+    """The columns that a frame has, and `extra` ones."""
+    return tuple(dict.fromkeys((*IDS, *TIMES, "parent_holds", *TEXTS, *NUMBERS, *extra)))
+
+
+def load_rows(rows: Iterable[Mapping[str, object]], *, extra: Sequence[str] = ()) -> Loaded:
+    """As `load`, from rows that have the types of a record already, such as those of a store.
+
+    A row has the columns of `columns_of(extra)`; labels are a mapping.
+
+    Raises:
+        MissingExtra: pandas is not installed.
+    """
+    columns = _Columns(import_pandas("report", "a report"), columns_of(extra))
+    rows = iter(rows)
+    while some := list(islice(rows, _TYPED_ROWS)):
+        columns.add_typed(some)
+    return columns.loaded()
 
 
 def files_of(paths: Sequence[AnyPath]) -> list[Path]:
@@ -183,8 +206,16 @@ class _Columns:
     def add(self, block: Any) -> None:
         # pandas leaves the cells as they are in the file; rows have their texts restored already
         as_in_file = not isinstance(block, list)
-        if not as_in_file:
-            block = self._from_rows(block)
+        self._add(block if as_in_file else self._from_rows(block), as_in_file=as_in_file)
+
+    def add_typed(self, rows: Sequence[Mapping[str, object]]) -> None:
+        """Add rows whose cells have the types of their columns."""
+        block = self._pd.DataFrame(rows, columns=list(self._wanted), dtype=object)
+        if "labels" in block:
+            block["labels"] = [json.dumps(one, ensure_ascii=False) for one in block["labels"]]
+        self._add(block, as_in_file=False)
+
+    def _add(self, block: Any, *, as_in_file: bool) -> None:
         missing = [name for name in self._wanted if name not in block]
         block = self._whole(block.assign(**dict.fromkeys(missing, None)) if missing else block)
         for name in self._wanted:
@@ -206,8 +237,8 @@ class _Columns:
                     self._count_skipped(reason)
         return block if whole.all() else block[whole]
 
-    def added(self) -> tuple[Any, int, NotAdded]:
-        """What a sum adds up of all blocks, how many rows were repeated, and what was left out."""
+    def loaded(self) -> Loaded:
+        """What a sum adds up of all blocks, and what was left out; the blocks are freed."""
         import numpy as np
 
         rule = self._pd.DataFrame({name: self._joined(name) for name in RULE_COLUMNS}, copy=False)
@@ -220,7 +251,8 @@ class _Columns:
             column = self._joined(name).take(rows)
             columns[name] = column if shares is None or name not in SHARED else column * shares
             del self._parts[name]
-        return self._pd.DataFrame(columns, copy=False), int((~is_kept).sum()), not_added
+        frame, repeated = self._pd.DataFrame(columns, copy=False), int((~is_kept).sum())
+        return Loaded(frame, self.skipped_lines, repeated, not_added, self.reason)
 
     def _joined(self, name: str) -> Any:
         """The whole column; its parts are freed."""

@@ -1,0 +1,112 @@
+"""The totals of a project, of the rows that the store has of it: what `carbontrack report` says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from datetime import datetime, timezone
+from typing import Any
+
+from carbontrack.report.frame import Loaded, columns_of, load_rows
+from carbontrack.report.tables import Summary
+from carbontrack.report.totals import Total, keys_of, modelled_on, totals, uncounted
+from carbontrack.server.limits import Refused
+from carbontrack.store.base import Store
+from carbontrack.values import NamedTuple
+
+
+class ReportQuery(NamedTuple):
+    """What a report is asked for.
+
+    Attributes:
+        project: whose records.
+        by: the grouping, as that of `carbontrack report`.
+        since, until: only of records that started at that time or later, and before that time.
+    """
+
+    project: str
+    by: str = "name"
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def query_of(project: str, given: Mapping[str, str]) -> ReportQuery:
+    """The query of a URL: `by`, `since` and `until`.
+
+    Raises:
+        Refused: a parameter is unknown, or a time is none.
+    """
+    if unknown := sorted(set(given) - {"by", "since", "until"}):
+        known = "by, since and until"
+        raise Refused(400, f"there is no parameter {unknown[0][:80]!r}; there are {known}")
+    times = {name: _time(name, given[name]) for name in ("since", "until") if given.get(name)}
+    return ReportQuery(project, given.get("by") or "name", times.get("since"), times.get("until"))
+
+
+def _time(name: str, text: str) -> datetime:
+    """A day or a time; in UTC where it does not say otherwise."""
+    try:  # before 3.11 Python does not know the Z
+        found = datetime.fromisoformat(f"{text[:-1]}+00:00" if text.endswith("Z") else text)
+        return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).astimezone(
+            timezone.utc
+        )
+    except (ValueError, OverflowError):
+        raise Refused(
+            400, f"{name} {text[:80]!r} is no time, such as 2026-11-24 or 2026-11-24T03:00:00Z"
+        ) from None
+
+
+def load_project(store: Store, query: ReportQuery, most: int) -> Loaded:
+    """The records that the query asks for, as a report reads them; blocks.
+
+    Raises:
+        Refused: they are more than `most`.
+        StoreUnavailable: the store does not answer.
+        MissingExtra: pandas is not installed.
+    """
+    extra = ("labels",) if query.by.startswith("label:") else ()
+    found = store.rows(
+        query.project, since=query.since, until=query.until, columns=columns_of(extra)
+    )
+    with closing(found) as rows:
+        return load_rows(_at_most(rows, most), extra=extra)
+
+
+def _at_most(rows: Iterator[dict[str, Any]], most: int) -> Iterator[dict[str, Any]]:
+    for number, row in enumerate(rows):
+        if number == most:
+            raise Refused(
+                422,
+                f"there are more than {most:,} records; ask for a part of them by since and until",
+            )
+        yield row
+
+
+def summary_of(loaded: Loaded, query: ReportQuery) -> Summary:
+    """The sums by the grouping of the query, and what is left out of them.
+
+    Raises:
+        ConfigError: there is no such grouping.
+    """
+    frame = loaded.frame
+    if len(frame) == 0:
+        keys_of(frame, query.by)  # an unknown grouping is an error even where there are no records
+        return Summary(query.by, no_total(), (), [query.project])
+    return Summary(
+        by=query.by,
+        total=totals(frame)[0],
+        groups=totals(frame, query.by),
+        sources=[query.project],
+        skipped_lines=loaded.skipped_lines,
+        repeated=loaded.repeated,
+        not_added=loaded.not_added,
+        reason=loaded.reason,
+        modelled_on=modelled_on(frame),
+        uncounted=uncounted(frame),
+    )
+
+
+def no_total() -> Total:
+    """The sum of no records: nothing is known of it."""
+    unknown: dict[str, Any] = dict.fromkeys(Total.__dataclass_fields__)
+    return Total(**unknown | {"runs": 0, "unknown_runs": 0})
