@@ -399,8 +399,23 @@ class Session(RunIdentity):
                 _finish_sink("rest", sink)
 
     def _open_ones(self) -> list[Any]:
-        """The open roots and the decorated functions, while other threads open more of them."""
-        return [*self._open_roots.values(), *self.sites.living()]
+        """The open roots, their tasks and the decorated functions, while others are opened."""
+        roots = list(self._open_roots.values())
+        return [*roots, *self._open_tasks(roots), *self.sites.living()]
+
+    def _open_tasks(self, roots: list[Any]) -> list[Any]:
+        """The tasks of a framework that are open in workers' spans, and have rows of their own.
+
+        A worker that is killed leaves the row of the attempt that it was at.
+        """
+        if self.spans == "roots":
+            return []
+        with self.sampler.lock:
+            inner = [span for root in roots for span in root.spans_inside]
+        tasks = [span for span in inner if span.task is not None]
+        for task in tasks:
+            task.is_kept = True
+        return tasks
 
     def _follow_parents(self, parents: RemoteParents) -> None:
         """Begin new rows where another record holds what is used, or none does any more."""
