@@ -1,17 +1,17 @@
 """Dask: each worker is a row that holds its tasks and its idle time; each task is a row inside.
 
-A task runs in a coroutine of its own, whose context Dask hands to the thread that computes. So
-blocks and decorated functions in a task are inside its span.
+A task runs in a coroutine, whose context its thread gets; so what it calls is inside its row.
 """
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 from typing import Any
 
 from carbontrack.api.job import RunningTask
 from carbontrack.integrations.episode import guarded
-from carbontrack.integrations.workers import WorkerRow, logged
+from carbontrack.integrations.workers import WorkerRow
 
 try:
     from dask.utils import key_split
@@ -26,7 +26,6 @@ class CountAttempts(SchedulerPlugin):
     """In the scheduler: tells workers how often a task was tried; `CarbontrackPlugin` adds it."""
 
     async def start(self, scheduler: Any) -> None:
-        """Note the tasks."""
         self._tasks = scheduler.tasks
 
     @guarded
@@ -54,10 +53,10 @@ class CarbontrackPlugin(WorkerPlugin):
     async def setup(self, worker: Any) -> None:
         """Begin the row of a worker."""
         self._begin(worker)
-        give, counter = worker.scheduler.register_scheduler_plugin, pickle.dumps(CountAttempts())
-        with logged("the attempts of Dask's tasks are not counted"):
-            await give(plugin=counter, name=CountAttempts.__name__, idempotent=True)
-            self._first_attempt = 0
+        counter = {"plugin": pickle.dumps(CountAttempts()), "name": CountAttempts.__name__}
+        given = worker.scheduler.register_scheduler_plugin(**counter, idempotent=True)
+        errors: Any = await asyncio.gather(given, return_exceptions=True)
+        self._first_attempt = 0 if errors == [None] else None  # it may have no carbontrack
 
     @guarded
     def _begin(self, worker: Any) -> None:
@@ -67,7 +66,6 @@ class CarbontrackPlugin(WorkerPlugin):
 
     @guarded
     def teardown(self, worker: Any) -> None:
-        """End it."""
         worker.execute = self._execute
         self._row.end()
 

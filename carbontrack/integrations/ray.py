@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from carbontrack.api.job import RunningTask
 from carbontrack.errors import ConfigError
-from carbontrack.integrations.workers import WorkerRow, in_block, logged
+from carbontrack.integrations.workers import WorkerRow, in_block
 from carbontrack.system.interrupts import attempt
 
 try:
@@ -50,9 +50,8 @@ def setup(runtime_env: Mapping[str, Any] | None = None, **settings: Any) -> dict
 
 
 def _begin(row: WorkerRow) -> None:
-    with logged("a worker of Ray is not measured"):
-        row.begin(here=True)
-        _rows.append(row)
+    row.begin(here=True)
+    _rows.append(row)
 
 
 def tracked(function: _Function) -> _Function:

@@ -18,7 +18,7 @@ from carbontrack.api.job import RunningTask, join_job
 from carbontrack.api.named_calls import outcome_of
 from carbontrack.api.track import auto, track
 from carbontrack.errors import ConfigError
-from carbontrack.system.interrupts import attempt, pass_on
+from carbontrack.system.interrupts import attempt
 from carbontrack.system.log import OnceLog
 from carbontrack.tracking.span import Span
 from carbontrack.tracking.tracker import Tracker
@@ -56,14 +56,16 @@ class WorkerRow:
         return {**vars(self), "_tracker": None, "_span": None}
 
     def begin(self, *, here: bool) -> None:
-        """Open the row of this process.
+        """Open the row of this process; what goes wrong is logged.
 
         Args:
             here: whether what runs in this context from now on is inside of it.
-
-        Raises:
-            ConfigError: a setting cannot be used in this process.
         """
+        _, error = attempt(self._begin, here=here)
+        if error is not None:
+            _log.say(f"this {self._name} is not measured: {error}", logging.ERROR, error)
+
+    def _begin(self, *, here: bool) -> None:
         join_job(self.job_id)
         self._tracker = auto(**self._settings)  # one of its own: others keep the job they had
         self._span = span = self._tracker.span(self._name, labels=self._labels)
@@ -146,13 +148,3 @@ def in_block(function: _Function, block: Callable[[], AbstractContextManager[Any
         chosen = generator
     wrapped: Any = functools.wraps(function)(chosen)
     return wrapped  # type: ignore[no-any-return]
-
-
-@contextmanager
-def logged(trouble: str) -> Iterator[None]:
-    """Log what goes wrong in the block, once, and go on behind it."""
-    try:
-        yield
-    except Exception as error:
-        pass_on(error)
-        _log.say(f"{trouble}: {error!r}")

@@ -23,7 +23,7 @@ from carbontrack.system.log import LOSSES, RateLimitedLog
 from carbontrack.system.reentrance import passed_text
 from carbontrack.tracking.checkpoints import Checkpointable, Checkpoints
 from carbontrack.tracking.handle import end_abandoned
-from carbontrack.tracking.outliving import follow_parents
+from carbontrack.tracking.outliving import follow_parents, with_tasks
 from carbontrack.tracking.propagation import context_text
 from carbontrack.tracking.record_builder import RecordBuilder
 from carbontrack.tracking.tree import recount
@@ -400,22 +400,7 @@ class Session(RunIdentity):
 
     def _open_ones(self) -> list[Any]:
         """The open roots, their tasks and the decorated functions, while others are opened."""
-        roots = list(self._open_roots.values())
-        return [*roots, *self._open_tasks(roots), *self.sites.living()]
-
-    def _open_tasks(self, roots: list[Any]) -> list[Any]:
-        """The tasks of a framework that are open in workers' spans, and have rows of their own.
-
-        A worker that is killed leaves the row of the attempt that it was at.
-        """
-        if self.spans == "roots":
-            return []
-        with self.sampler.lock:
-            inner = [span for root in roots for span in root.spans_inside]
-        tasks = [span for span in inner if span.task is not None]
-        for task in tasks:
-            task.is_kept = True
-        return tasks
+        return [*with_tasks(list(self._open_roots.values())), *self.sites.living()]
 
     def _follow_parents(self, parents: RemoteParents) -> None:
         """Begin new rows where another record holds what is used, or none does any more."""
