@@ -47,6 +47,8 @@ def tracked(
     track(name, **given)  # raises now, and not in a worker
     job_id, context = join_job(), SparkContext._active_spark_context
     app = None if context is None else context.applicationId
+    if context is not None:  # so that decorated functions elsewhere have it too, from now on
+        context.environment.setdefault("CARBONTRACK_JOB_ID", job_id)
 
     @wraps(function)
     def partition(*args: Any, **kwargs: Any) -> Iterator[Any]:
