@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -60,11 +60,11 @@ def tracked(function: _Function) -> _Function:
     The row has Ray's id of the task, its attempt, and labels for its node and actor. It is inside
     the row of the worker; where that has none, as without `setup`, nothing is measured.
     """
-    return in_block(function, partial(_call, function.__qualname__))
+    return in_block(function, partial(_call, getattr(function, "__qualname__", "task")))
 
 
 def _call(name: str) -> AbstractContextManager[Any]:
-    return (_rows[-1] if _rows else WorkerRow(name)).task(_task, name)
+    return _rows[-1].task(_task, name) if _rows else nullcontext()
 
 
 def _attempt(here: Any) -> int:  # Ray has no public name for it
