@@ -129,21 +129,6 @@ def keep_around(span: Any) -> None:
         around = around.parent
 
 
-def with_tasks(roots: list[Any]) -> list[Any]:
-    """Open roots, and the tasks of a framework directly inside of them that have rows.
-
-    Their checkpoints are kept, so that a worker that is killed leaves the attempt that it was at.
-    """
-    found = list(roots)
-    for root in roots:
-        if root.spans_inside and root.session.spans == "all":
-            tasks = [span for span in tuple(root.spans_inside) if span.task is not None]
-            for task in tasks:
-                task.is_kept = True
-            found += tasks
-    return found
-
-
 def keep_awake_for(ending: Any) -> None:
     """Open the windows of the decorated calls that will be roots when the span `ending` has ended.
 

@@ -23,10 +23,10 @@ from carbontrack.system.log import LOSSES, RateLimitedLog
 from carbontrack.system.reentrance import passed_text
 from carbontrack.tracking.checkpoints import Checkpointable, Checkpoints
 from carbontrack.tracking.handle import end_abandoned
-from carbontrack.tracking.outliving import follow_parents, with_tasks
+from carbontrack.tracking.outliving import follow_parents
 from carbontrack.tracking.propagation import context_text
 from carbontrack.tracking.record_builder import RecordBuilder
-from carbontrack.tracking.tree import recount
+from carbontrack.tracking.tree import open_tasks, recount
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -400,7 +400,9 @@ class Session(RunIdentity):
 
     def _open_ones(self) -> list[Any]:
         """The open roots, their tasks and the decorated functions, while others are opened."""
-        return [*with_tasks(list(self._open_roots.values())), *self.sites.living()]
+        roots = list(self._open_roots.values())
+        tasks = open_tasks(roots) if self.spans == "all" else ()
+        return [*roots, *tasks, *self.sites.living()]
 
     def _follow_parents(self, parents: RemoteParents) -> None:
         """Begin new rows where another record holds what is used, or none does any more."""
