@@ -65,7 +65,16 @@ INTEGRATION_LINES, SERVER_LINES = 80, 150
 SERVERS = {"asgi", "wsgi", "django"}
 SHARED_BY_ONE = {"asgi_request"}
 """What a server's file needs and has no room for."""
-SHARED = {"episode", "stack_watch", "metrics", "tasks", "training", "tracker_sink", "steps"}
+SHARED = {
+    "episode",
+    "stack_watch",
+    "metrics",
+    "tasks",
+    "training",
+    "tracker_sink",
+    "steps",
+    "workers",
+}
 SEAM = SHARED | SHARED_BY_ONE
 """What the files of the frameworks share, and all that they know of each other."""
 SAME_ON_PURPOSE = {"CarbontrackCallback", "CarbontrackMiddleware"}

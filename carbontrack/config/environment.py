@@ -433,6 +433,11 @@ def set_parent_id(text: str | None) -> None:
         os.environ.pop(PARENT_ID, None)
 
 
+def set_job_id(text: str) -> None:
+    """Set the job that this process, and processes that start from now on, belong to."""
+    os.environ[JOB_ID] = text
+
+
 def child_environ(
     parent: str | None,
     environ: Mapping[str, str] | None = None,

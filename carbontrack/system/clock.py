@@ -167,7 +167,7 @@ class SystemClock:
 
 
 def _clock(name: str) -> Callable[[], float]:
-    """A clock of the system, by the name of its number; one that stands still where it is missing."""
+    """A clock of the system, by its number's name; where it is missing, one that stands still."""
     has_both = hasattr(time, "CLOCK_BOOTTIME") and hasattr(time, "CLOCK_MONOTONIC")
     return partial(time.clock_gettime, getattr(time, name)) if has_both else float
 

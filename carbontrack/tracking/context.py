@@ -11,6 +11,8 @@ from carbontrack.system.reentrance import here
 
 current: ContextVar[Any] = ContextVar("carbontrack_current_span", default=None)
 """The innermost span or decorated call of this context, open or not."""
+running_task: ContextVar[Any] = ContextVar("carbontrack_running_task", default=None)
+"""The `RunningTask` that an integration runs in this context; see `carbontrack.tracking.task`."""
 
 
 def set_current(found: Any) -> None:

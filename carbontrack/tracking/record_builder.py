@@ -68,10 +68,15 @@ class Subject(NamedTuple):
     name: str
     labels: Mapping[str, Any]
     started_at: datetime
+    task: Any = None  # the `RunningTask` of a framework that it belongs to, if any
 
     def columns(self) -> dict[str, Any]:
         """These columns."""
-        return {**self._asdict(), "started_at": rfc3339(self.started_at)}
+        columns = {**self._asdict(), "started_at": rfc3339(self.started_at)}
+        task = columns.pop("task")
+        if task is not None:
+            columns.update(task.columns(), labels=task.labels_of(self.labels))
+        return columns
 
 
 class EndStatus(NamedTuple):
@@ -482,7 +487,8 @@ class RecordBuilder:
 
     def build(self, subject: Subject, window: Window, sums: Sums, outcome: EndStatus) -> Record:
         """Build the record of the sums in a window."""
-        return Record(**self.columns(subject, window, sums, outcome), **self.constants())
+        columns = self.columns(subject, window, sums, outcome)
+        return Record(**{**self.constants(), **columns})  # a task's attempt, not the launcher's
 
     def columns(
         self, subject: Subject, window: Window, sums: Sums, outcome: EndStatus

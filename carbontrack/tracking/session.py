@@ -26,7 +26,7 @@ from carbontrack.tracking.handle import end_abandoned
 from carbontrack.tracking.outliving import follow_parents
 from carbontrack.tracking.propagation import context_text
 from carbontrack.tracking.record_builder import RecordBuilder
-from carbontrack.tracking.tree import recount
+from carbontrack.tracking.tree import open_tasks, recount
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -399,8 +399,10 @@ class Session(RunIdentity):
                 _finish_sink("rest", sink)
 
     def _open_ones(self) -> list[Any]:
-        """The open roots and the decorated functions, while other threads open more of them."""
-        return [*self._open_roots.values(), *self.sites.living()]
+        """The open roots, their tasks and the decorated functions, while others are opened."""
+        roots = list(self._open_roots.values())
+        tasks = open_tasks(roots) if self.spans == "all" else ()
+        return [*roots, *tasks, *self.sites.living()]
 
     def _follow_parents(self, parents: RemoteParents) -> None:
         """Begin new rows where another record holds what is used, or none does any more."""

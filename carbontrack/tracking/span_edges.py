@@ -6,17 +6,18 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
-from sys import is_finalizing
+from sys import is_finalizing, modules
 from typing import Any, ClassVar, TypeVar
 
 from carbontrack.record import Record, Status, unmeasured_record
 from carbontrack.sampling.ledger import Mark
+from carbontrack.system.forking import holding_forks
 from carbontrack.system.interrupts import attempt, from_outside
 from carbontrack.system.reentrance import here, pass_through
 from carbontrack.tracking.apportion import OWN_ROW_S, PriorUsage
 from carbontrack.tracking.block import outcome_of
 from carbontrack.tracking.checkpoints import Checkpoint, OpenRow
-from carbontrack.tracking.context import current, innermost, nearest_open
+from carbontrack.tracking.context import current, innermost, nearest_open, running_task
 from carbontrack.tracking.handle import dead, end_abandoned, end_later
 from carbontrack.tracking.outliving import (
     follow_parents,
@@ -330,6 +331,8 @@ class SpanEdges(SpanEnd):
         self._parent_id, self._holds = elsewhere
         mark = session.sampler.hold(session.ledger, self)
         self._number = session.new_number()
+        if running_task.get() is not None or "pyspark" in modules:
+            self.task = self.task or _task_here()
         if self.budget_guard is not None:
             self._begin_budget(None, session.sampler)
         return mark
@@ -352,6 +355,12 @@ class SpanEdges(SpanEnd):
         except BaseException:
             self._repair()
             raise
+
+
+def _task_here() -> Any:
+    with holding_forks():
+        from carbontrack.tracking.task import task_here  # loaded only where there may be one
+    return task_here()
 
 
 def _parent_of(span: Any) -> Any:

@@ -40,6 +40,7 @@ class SpanRow(Node, BudgetedBlock[Any]):
     """The energy over time; None where no timeline is kept."""
     covered: set[Any] | None = None
     """The decorated calls that the span counts."""
+    task: Any = None  # the `RunningTask` of a framework that it belongs to, if it was said
     call_site: Any = None  # the `CallSite` of a decorated call gets the span if it is short
     budget_check: Callable[[Record], Record] | None = None
     """Called with the finished record before it is written; marks one over its budget."""
@@ -81,6 +82,13 @@ class SpanRow(Node, BudgetedBlock[Any]):
         if self._parent_id is None and self._parent is not None and self._start is not None:
             self._parent_id = self._parent.record_id
         return self._parent_id
+
+    def task_around(self) -> Any:
+        """The `RunningTask` of the span, or of the nearest one around it that has one."""
+        around: Any = self
+        while around is not None and around.task is None:
+            around = around._parent
+        return None if around is None else around.task
 
     @property
     def parent_holds(self) -> bool | None:
@@ -166,7 +174,7 @@ class SpanRow(Node, BudgetedBlock[Any]):
 
     def _subject(self) -> Subject:
         ids = (self.record_id or "", self._run_id, self.parent_id, self.parent_holds)
-        return Subject(*ids, self.name, self.labels, self._started_at)
+        return Subject(*ids, self.name, self.labels, self._started_at, self.task_around())
 
     def first_row(self) -> OpenRow:
         """The row of a span that has just begun: what it uses is not known yet."""
@@ -218,7 +226,8 @@ class SpanRow(Node, BudgetedBlock[Any]):
         """The record of the time until `mark`, which was at `at`, with an id of its own."""
         window = self._window_at(mark)._replace(ended_at=at)
         run_id, record_id = self.session.new_ids()
-        subject = Subject(record_id, run_id, *parent, self.name, self.labels, self._started_at)
+        ids = (record_id, run_id, *parent)
+        subject = Subject(*ids, self.name, self.labels, self._started_at, self.task_around())
         return self.session.builder.build(subject, window, self.sums(mark), OK)
 
     def restart(self, mark: Mark, at: datetime) -> None:

@@ -200,3 +200,15 @@ def _add_leaves(sampler: Sampler, change: int) -> None:
     sampler.leaves = now = before + change
     if sampler.apportioner is not None and not (before and now):
         sampler.apportioner.settle()
+
+
+def open_tasks(roots: list[Any]) -> list[Any]:
+    """The tasks of a framework that are open directly inside these roots, and have rows.
+
+    Their checkpoints are kept, so that a worker that is killed leaves the attempt that it was at.
+    """
+    inner = [span for root in roots for span in tuple(root.spans_inside)]
+    tasks = [span for span in inner if span.task is not None]
+    for task in tasks:
+        task.is_kept = True
+    return tasks

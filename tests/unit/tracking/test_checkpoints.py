@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -23,6 +23,7 @@ from carbontrack.testing import FakeClock, FakeMeter, MemorySink
 from carbontrack.tracking.checkpoints import Checkpoints
 from carbontrack.tracking.record_builder import RecordBuilder, Resource
 from carbontrack.tracking.session import Session
+from carbontrack.tracking.task import RunningTask
 from carbontrack.tracking.tracker import Tracker
 
 
@@ -246,4 +247,33 @@ def test_a_root_that_is_killed_at_once_has_a_row_that_says_what_is_known(
     assert (record.duration_s, record.energy_kwh, record.emissions_g) == (0.0, None, None)
     assert (record.scope, record.pid, record.carbontrack) == ("machine", os.getpid(), VERSION)
     span.close()
+    tracker.close()
+
+
+@pytest.mark.parametrize("spans", ["all", "roots"])
+def test_a_task_that_is_killed_has_a_row_of_its_own(
+    made: tuple[Tracker, SlowJournal, Path], spans: Literal["all", "roots"]
+) -> None:
+    """Inside that of its worker, where tasks have rows; other inner spans leave none."""
+    tracker, journal, folder = made
+    tracker.session.spans = spans
+    worker = tracker.span("worker").open()
+    ended, open_one = worker.span("ended"), worker.span("open")
+    for number, task in enumerate((ended, open_one)):
+        task.task = RunningTask(f"task-{number}", 2)
+        task.open()
+    inner = open_one.span("inner").open()
+    later(tracker)
+    ended.close()
+    journal.close()  # as the kernel does it
+
+    found = recover(folder / "state", open_sink=lambda _: MemorySink())
+    kept = {one.record.name: one.record for one in found}
+    assert set(kept) == ({"worker", "open"} if spans == "all" else {"worker"})
+    if spans == "all":
+        assert (kept["open"].task_id, kept["open"].attempt) == ("task-1", 2)
+        assert (kept["open"].parent_id, kept["open"].parent_holds) == (worker.record_id, True)
+        assert kept["open"].duration_s == 10.0
+    for span in (inner, open_one, worker):
+        span.close()
     tracker.close()
