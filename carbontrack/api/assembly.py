@@ -352,6 +352,8 @@ def _resource(
 ) -> Resource:
     water = facility.grid_water(region.zone)
     embodied_g_per_h, abiotic_kg_sb_per_h = _making_per_h(settings, sampler.hardware)
+    launch = environment.launch._asdict()
+    labels = dict(launch.pop("labels"))
     return Resource(
         region_basis=region.basis,
         water_l_per_kwh=water.l_per_kwh if water is not None else None,
@@ -360,10 +362,11 @@ def _resource(
         market_g_per_kwh=settings.market_g_per_kwh,
         columns={
             "host_id": _host_id(settings, environment),
-            **environment.launch._asdict(),
+            **launch,
             "cloud_provider": region.cloud_provider,
             "cloud_region": region.cloud_region,
         },
+        labels=labels,
     )
 
 
