@@ -42,6 +42,7 @@ class Launch(NamedTuple):
         job_id: the same text in all processes of a job.
         attempt: how often the job has been restarted.
         labels: the array that the job is a task of, as labels of its records.
+        local_size: how many processes of the job run on this node; no column.
     """
 
     rank: int | None = None
@@ -50,6 +51,11 @@ class Launch(NamedTuple):
     job_id: str | None = None
     attempt: int | None = None
     labels: tuple[tuple[str, str], ...] = ()
+    local_size: int | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """What is a column of the record, by its name."""
+        return dict(zip(self._fields[:5], self[:5], strict=True))
 
 
 NOT_LAUNCHED = Launch()
@@ -318,6 +324,16 @@ _LAUNCHERS = (
     ("JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE", "JSM_NAMESPACE_SIZE",
      "JSM_NAMESPACE_LOCAL_RANK"),  # LSF
 )  # fmt: skip
+_LOCAL_SIZES = {
+    "LOCAL_RANK": "LOCAL_WORLD_SIZE",
+    "HOROVOD_LOCAL_RANK": "HOROVOD_LOCAL_SIZE",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "OMPI_COMM_WORLD_LOCAL_SIZE",
+    "MPI_LOCALRANKID": "MPI_LOCALNRANKS",
+    "PALS_LOCAL_RANKID": "PMI_LOCAL_SIZE",
+    "PMI_LOCAL_RANK": "PMI_LOCAL_SIZE",
+    "SLURM_LOCALID": "SLURM_STEP_TASKS_PER_NODE",  # of all nodes: 2(x3),1
+}
+"""By the variable of the local rank that of the number of ranks on this node."""
 _IN_SLURM_STEP = ("RANK", "SLURM_PROCID")
 """The ranks whose processes are all in one step of SLURM, if they are in any."""
 
@@ -333,8 +349,9 @@ _FACTS = frozenset({"HOME", "TZ", "CUDA_VISIBLE_DEVICES", PARENT_ID}).union(
     _GPUS,
     chain.from_iterable(_XDG.values()),
     chain.from_iterable(_LAUNCHERS),
+    _LOCAL_SIZES.values(),
     _LAUNCH,
-    {"SLURM_CLUSTER_NAME", "LSB_JOBINDEX", "OMPI_MCA_orte_hnp_uri"},
+    {"SLURM_CLUSTER_NAME", "SLURM_NODEID", "LSB_JOBINDEX", "OMPI_MCA_orte_hnp_uri"},
     {"TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"},
     {"SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "PBS_ARRAY_ID", "PBS_ARRAY_INDEX"},
 )
@@ -352,12 +369,27 @@ def launch(environ: Mapping[str, str] | None = None) -> Launch:
         if also in environ and rank is not None and world is not None and rank < world:
             local_rank = _whole(environ.get(local_name))
             step = step if rank_name in _IN_SLURM_STEP else None
-            return Launch(rank, world, local_rank, job_id(environ, step), counted, labels)
+            size = _local_size(environ, local_name)
+            return Launch(rank, world, local_rank, job_id(environ, step), counted, labels, size)
     # PMIx alone does not say how many there are; Lightning's launchers number the processes of each
     # node, and leave the rank to the program
     rank = _whole(environ.get("PMIX_RANK")) if environ.get("PMIX_NAMESPACE") else None
     local_rank = _whole(environ.get("LOCAL_RANK"))
     return Launch(rank, None, local_rank, job_id(environ, step), counted, labels)
+
+
+def _local_size(environ: Mapping[str, str], local_name: str) -> int | None:
+    text = environ.get(_LOCAL_SIZES.get(local_name, ""), "")
+    if local_name != "SLURM_LOCALID":
+        return _whole(text)
+    node = _whole(environ.get("SLURM_NODEID"))
+    for part in text.split(","):
+        tasks, _, times = part.partition("(x")
+        number = _whole(times.rstrip(")")) or 1
+        if node is not None and node < number:
+            return _whole(tasks)
+        node = None if node is None else node - number
+    return None
 
 
 def job_id(environ: Mapping[str, str], slurm_step: int | None) -> str | None:

@@ -92,16 +92,27 @@ def report(folder: Path, *options: str) -> dict[str, object]:
     return found
 
 
-def test_a_rank_counts_the_board_that_it_uses(library, tmp_path: Path, start: Start) -> None:
-    """Two ranks see two boards, and each has a context on its own: of 300 W and of 100 W."""
+@pytest.mark.parametrize("is_told", [True, False], ids=["told", "not told"])
+def test_a_rank_counts_the_board_that_it_uses(
+    library: Path, tmp_path: Path, start: Start, *, is_told: bool
+) -> None:
+    """Two ranks see two boards, and each has a context on its own: of 300 W and of 100 W.
+
+    Where nothing tells whose contexts these are, as in a container, each has half of both.
+    """
+    fail = {} if is_told else {"nvmlDeviceGetComputeRunningProcesses": 3}
     state = State(tmp_path / "gpus.txt")
     boards = [FakeGpu(uuid=uuid, energy_mj=0) for uuid in UUIDS[:2]]
-    state.show(*boards)
-    variables = {"LD_LIBRARY_PATH": str(library), "FAKE_NVML_STATE": str(state.path)}
+    state.show(*boards, fail=fail)
+    variables = {
+        "LD_LIBRARY_PATH": str(library),
+        "FAKE_NVML_STATE": str(state.path),
+        "LOCAL_WORLD_SIZE": "2",
+    }
     ranks = [start(rank, 2, **variables) for rank in range(2)]
     for board, rank in zip(boards, ranks, strict=True):
         board.pid, board.utilisation = rank.pid, 50
-    state.show(*boards)
+    state.show(*boards, fail=fail)
     wait_for(lambda: len(list(tmp_path.glob("began-*"))) == 2)
     began_s = last_s = time.monotonic()
     while last_s < began_s + 2.5:
@@ -110,7 +121,7 @@ def test_a_rank_counts_the_board_that_it_uses(library, tmp_path: Path, start: St
         for board, power_w in zip(boards, (300.0, 100.0), strict=True):
             board.energy_mj += int(power_w * (now_s - last_s) * 1000.0)
         last_s = now_s
-        state.show(*boards)
+        state.show(*boards, fail=fail)
     (tmp_path / "stop").touch()
     for rank in ranks:
         assert rank.wait(60.0) == 0
@@ -118,8 +129,10 @@ def test_a_rank_counts_the_board_that_it_uses(library, tmp_path: Path, start: St
     first, second = rows(tmp_path)
     assert first.gpu_count == second.gpu_count == 2
     first_j, second_j = ((one.gpu_kwh or 0.0) * JOULES_PER_KWH for one in (first, second))
-    assert first_j == pytest.approx(boards[0].energy_mj / 1000.0, rel=0.1)
-    assert second_j == pytest.approx(boards[1].energy_mj / 1000.0, rel=0.1)
+    used_j = [board.energy_mj / 1000.0 for board in boards]
+    expected_j = used_j if is_told else [sum(used_j) / 2.0] * 2
+    assert [first_j, second_j] == pytest.approx(expected_j, rel=0.1)
+    assert ("gpu_share_ranks" in str(first.faults)) == (not is_told)
     assert first.job_id == second.job_id == "5e1c"
 
 

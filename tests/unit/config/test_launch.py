@@ -57,7 +57,33 @@ def test_launchers_say_which_process_of_which_job_this_is(
     environ: dict[str, str], expected: Launch
 ) -> None:
     """Rank, world size, local rank, job and attempt, as each launcher names them."""
-    assert environment.launch(environ) == expected
+    assert environment.launch(environ).columns() == expected.columns()
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({**TORCHRUN, "LOCAL_WORLD_SIZE": "4"}, 4),
+        (TORCHRUN, None),
+        ({**OPEN_MPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, 2),
+        (HYDRA, 2),
+        ({**HYDRA, "MPI_LOCALNRANKS": "x"}, None),
+        ({"PALS_RANKID": "5", "PMI_SIZE": "8", "PALS_LOCAL_RANKID": "1", "PMI_LOCAL_SIZE": "4"}, 4),
+        ({"HOROVOD_RANK": "1", "HOROVOD_SIZE": "2", "HOROVOD_LOCAL_SIZE": "2"}, 2),
+        ({**SLURM_STEP, "SLURM_STEP_TASKS_PER_NODE": "4", "SLURM_NODEID": "0"}, 4),
+        ({**SLURM_STEP, "SLURM_STEP_TASKS_PER_NODE": "2(x3),1", "SLURM_NODEID": "2"}, 2),
+        ({**SLURM_STEP, "SLURM_STEP_TASKS_PER_NODE": "2(x3),1", "SLURM_NODEID": "3"}, 1),
+        ({**SLURM_STEP, "SLURM_STEP_TASKS_PER_NODE": "2(x3),1", "SLURM_NODEID": "4"}, None),
+        ({**SLURM_STEP, "SLURM_STEP_TASKS_PER_NODE": "2(x3),1"}, None),
+        ({**SLURM_STEP, "SLURM_STEP_TASKS_PER_NODE": "((x,", "SLURM_NODEID": "0"}, None),
+    ],
+)  # fmt: skip
+def test_how_many_ranks_are_on_this_node(environ: dict[str, str], expected: int | None) -> None:
+    """It is no column, and says how many may use the same boards."""
+    found = Environment.take(environ=environ).launch
+    assert found.local_size == expected
+    names = ["rank", "world_size", "local_rank", "job_id", "attempt"]
+    assert list(found.columns()) == names
 
 
 def test_pmix_alone_says_the_rank_and_not_how_many_there_are() -> None:
