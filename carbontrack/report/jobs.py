@@ -66,32 +66,42 @@ def jobs_of(frame: pd.DataFrame, holders: Any, shares: Any) -> list[Job]:
     import pandas as pd
 
     rows = frame.reset_index(drop=True)
+    rows["job"], keys = pd.factorize(rows["job_id"])
+    rows["task"], _ = pd.factorize(rows["task_id"])
     kwh = rows["energy_kwh"].to_numpy(dtype="float64", na_value=float("nan"))
     tops, is_inside_wasted, wasted = _wasted(rows, holders)
-    job = pd.Series(rows["job_id"].to_numpy(dtype=object))
-    lost_kwh = pd.Series(kwh * shares[tops])[wasted & ~is_inside_wasted]
-    lost_kwh = lost_kwh.groupby(job.to_numpy()[tops[lost_kwh.index]]).sum()
-    used_kwh = pd.Series(kwh * shares)[holders < 0].groupby(job[holders < 0]).sum(min_count=1)
-    return [_job(str(key), own, used_kwh, lost_kwh) for key, own in rows.groupby(job)]
+    counted = rows.assign(used=(kwh * shares), lost=(kwh * shares[tops]))
+    counted["top_job"] = rows["job"].to_numpy()[tops]
+    lost = counted[wasted & ~is_inside_wasted].groupby("top_job")["lost"].sum()
+    used = counted[holders < 0].groupby("job")["used"].sum(min_count=1)
+    useful_kwh = used.sub(lost, fill_value=0.0).clip(lower=0.0).where(used.notna())
+    figures = _ranks_of(rows)
+    figures["useful_energy_kwh"] = useful_kwh
+    by_job = rows[rows["job"] >= 0].groupby("job")
+    for name, column in (("hosts", "host_id"), ("attempts", "attempt"), ("tasks", "task_id")):
+        figures[name] = by_job[column].nunique()
+    columns = [column.reindex(range(len(keys))).tolist() for column in figures.values()]
+    of_jobs = (dict(zip(figures, own, strict=True)) for own in zip(*columns, strict=True))
+    return [_job(str(key), own) for key, own in zip(keys, of_jobs, strict=True)]
 
 
-def _job(key: str, rows: pd.DataFrame, used_kwh: Any, lost_kwh: Any) -> Job:
-    ranks = rows[rows["rank"].notna()]
-    pairs = ranks.assign(attempt=ranks["attempt"].fillna(0.0)).groupby("attempt")
-    sizes = pairs["world_size"].max()
-    attempts, tasks = rows["attempt"].nunique(), rows["task_id"].nunique()
-    used = float(used_kwh.get(key, float("nan")))
-    is_sized = len(sizes) > 0 and bool(sizes.notna().all())
-    return Job(
-        key=key,
-        ranks=int(pairs["rank"].nunique().sum()) if len(ranks) else None,
-        expected_ranks=int(sizes.sum()) if is_sized else None,
-        world_size=int(sizes.max()) if is_sized else None,
-        hosts=rows["host_id"].nunique() or None,
-        attempts=attempts or None,
-        tasks=tasks or None,
-        useful_energy_kwh=None if isnan(used) else max(0.0, used - float(lost_kwh.get(key, 0.0))),
-    )
+def _ranks_of(rows: pd.DataFrame) -> dict[str, Any]:
+    """The ranks of each job, how many there were in all its attempts, and the most at once."""
+    ranks = rows[rows["rank"].notna() & (rows["job"] >= 0)]
+    ranks = ranks.assign(attempt=ranks["attempt"].fillna(0.0))
+    one_each = ranks.drop_duplicates(["job", "attempt", "rank"])
+    sizes = ranks.groupby(["job", "attempt"])["world_size"].max().groupby("job")
+    return {
+        "ranks": one_each.groupby("job").size(),
+        "expected_ranks": sizes.sum().where(sizes.count() == sizes.size()),
+        "world_size": sizes.max().where(sizes.count() == sizes.size()),
+    }
+
+
+def _job(key: str, figures: dict[str, float]) -> Job:
+    useful_kwh = figures.pop("useful_energy_kwh")
+    known = {name: int(number) for name, number in figures.items() if number and number > 0}
+    return Job(key=key, useful_energy_kwh=None if isnan(useful_kwh) else useful_kwh, **known)
 
 
 def _wasted(rows: pd.DataFrame, holders: Any) -> tuple[Any, Any, Any]:
@@ -121,8 +131,8 @@ def _is_wasted(rows: pd.DataFrame, holders: Any) -> Any:
     wasted = pd.Series(data=False, index=rows.index)
     found = pd.DataFrame(
         {
-            "job": rows["job_id"].astype(object),
-            "task": rows["task_id"].astype(object),
+            "job": rows["job"],
+            "task": rows["task"],
             "rank": rows["rank"].mask(is_task),  # a retry may run anywhere
             "attempt": rows["attempt"].fillna(0.0),
             "ended_at": rows["ended_at"],
