@@ -193,6 +193,8 @@ def test_ranks_that_measure_the_machine_are_one_machine(
     assert sum(record.cpu_kwh or 0.0 for record in found) * JOULES_PER_KWH > 2.0 * used_j
     (job,) = report(tmp_path, "--by", "job")["groups"]
     assert (job["ranks"], job["expected_ranks"], job["hosts"]) == (8, 8, 1)
-    assert 0.9 * used_j <= job["cpu_kwh"] * JOULES_PER_KWH <= 1.02 * used_j
+    # an edge reads the counter, then the clock, and a busy machine may stop it in between
+    edges_j = 100.0 * 0.1
+    assert 0.9 * used_j <= job["cpu_kwh"] * JOULES_PER_KWH <= 1.02 * used_j + edges_j
     length_s = max(record.duration_s or 0.0 for record in found)
     assert min(record.coverage or 0.0 for record in found) >= 1.0 - 2.0 * 0.2 / length_s

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,13 @@ from carbontrack.cli import main
 from carbontrack.record import Record
 from carbontrack.report.frame import load
 from carbontrack.report.jobs import Job
+from carbontrack.report.read import iter_records
+from carbontrack.report.totals import totals
 from carbontrack.sinks.csv_file import CsvSink
+from carbontrack.testing import FakeClock, FakeMeter
+from carbontrack.tracking.task import RunningTask, in_task
+from carbontrack.tracking.tracker import Tracker
+from carbontrack.units import JOULES_PER_KWH
 from carbontrack.values import replace
 
 KWH = 1e-6
@@ -135,6 +142,24 @@ def test_a_retried_task_is_used_twice_and_useful_once(tmp_path: Path):
     )["job"]
     assert (job.tasks, job.attempts, job.hosts, job.ranks) == (2, 2, 2, None)
     assert useful(job) == pytest.approx(6.0)
+
+
+def test_a_program_that_retries_a_task_has_a_row_for_each_attempt(tmp_path: Path):
+    """From the task that an integration names to the report: 100 W for 2 s, and then for 3 s."""
+    path, clock = tmp_path / "runs.csv", FakeClock()
+    with Tracker(meters=[FakeMeter(watts=100.0)], clock=clock, sinks=[CsvSink(path)]) as tracker:
+        for attempt, seconds in enumerate((2.0, 3.0)):
+            task = RunningTask("3/0", attempt, "spark-1")
+            with suppress(ValueError), in_task(task), tracker.span("partition"):
+                clock.advance(seconds)
+                if attempt == 0:
+                    raise ValueError("a bad row")
+    loaded = load([path], with_jobs=True)
+    assert [record.attempt for record in iter_records(path)] == [0, 1]
+    (job,), (total,) = loaded.jobs, totals(loaded.frame, "job")
+    assert (job.key, job.attempts, job.tasks) == (total.key, 2, 1) == ("spark-1", 2, 1)
+    assert total.energy_kwh == pytest.approx(500.0 / JOULES_PER_KWH)
+    assert job.useful_energy_kwh == pytest.approx(300.0 / JOULES_PER_KWH)
 
 
 def test_of_two_successful_attempts_the_last_is_useful(tmp_path: Path):
