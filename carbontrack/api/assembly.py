@@ -69,6 +69,7 @@ def make_sampler(settings: Settings, environment: Environment, wall: WallFit | N
     """Make a sampler for the meters of this machine."""
     procfs = Path(settings.procfs_path)
     usage = UsageReader(procfs, Path(settings.sysfs_path))
+    usage.unsaid_gpu_part = _unsaid_gpu_part(settings, environment)
     host = Host(
         sysfs=Path(settings.sysfs_path),
         procfs=procfs,
@@ -94,6 +95,17 @@ def make_sampler(settings: Settings, environment: Environment, wall: WallFit | N
     is_fixed = wall is not None or settings.boundary == "wall" or settings.meter_plugins != ()
     again = None if is_fixed else (partial(_signs, host), partial(detect, host))
     return Sampler(meters, interval_s=settings.interval_s, usage=usage, again=again)
+
+
+def _unsaid_gpu_part(settings: Settings, environment: Environment) -> float:
+    """Our part of a board where nothing tells who uses it: all ranks of this node may.
+
+    All of it where the launcher, or the user, may have given each rank boards of its own.
+    """
+    orders = {"CUDA_DEVICE_ORDER"}
+    may_differ = (environment.visible_gpus, settings.gpu_ids) != (None, None)
+    may_differ = may_differ or not {name for name, _ in environment.gpu_variables} <= orders
+    return 1.0 if may_differ else 1.0 / (environment.launch.local_size or 1)
 
 
 def _signs(host: Host) -> Hashable:
@@ -360,10 +372,11 @@ def _resource(
         market_g_per_kwh=settings.market_g_per_kwh,
         columns={
             "host_id": _host_id(settings, environment),
-            **environment.launch._asdict(),
+            **environment.launch.columns(),
             "cloud_provider": region.cloud_provider,
             "cloud_region": region.cloud_region,
         },
+        labels=dict(environment.launch.labels),
     )
 
 

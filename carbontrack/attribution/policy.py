@@ -234,15 +234,16 @@ class IdleSplit:
 
 # -- GPUs that several processes use -----------------------------------------------------------
 
-How = Literal["assumed", "alone", "absent", "time", "even"]
+How = Literal["assumed", "ranks", "alone", "absent", "time", "even"]
 
 
 class GpuShare(NamedTuple):
     """The part that is ours, 0 to 1, and how that is known.
 
-    `assumed`: the driver does not report its processes, so all of it; `alone` and `absent`: only
-    our processes hold a context, or none of them; `time`: by the time for which each process kept
-    the multiprocessors busy; `even`: an equal part for each process that holds a context.
+    `assumed`: the driver does not report its processes, so all of it; `ranks`: the same, but other
+    ranks of the job may use it as well, so an equal part for each of them; `alone` and `absent`:
+    only our processes hold a context, or none of them; `time`: by the time for which each process
+    kept the multiprocessors busy; `even`: an equal part for each process that holds a context.
     """
 
     share: float
@@ -250,7 +251,10 @@ class GpuShare(NamedTuple):
 
 
 def gpu_share(
-    holders: Collection[int] | None, busy: Mapping[int, float] | None, ours: Collection[int] | None
+    holders: Collection[int] | None,
+    busy: Mapping[int, float] | None,
+    ours: Collection[int] | None,
+    unsaid: float = 1.0,
 ) -> GpuShare:
     """Our part of a board, or of a slice of one.
 
@@ -258,11 +262,12 @@ def gpu_share(
         holders: the processes that hold a context; None where the driver does not report them.
         busy: how busy each recently kept the board, in any unit; None where not reported.
         ours: the pids of our process tree as the driver numbers them; None where unknown.
+        unsaid: our part where nothing tells who uses it.
 
     The parts of disjoint trees that see the same holders add up to 1 at most.
     """
     if holders is None or ours is None:
-        return GpuShare(1.0, "assumed")
+        return GpuShare(unsaid, "assumed" if unsaid == 1.0 else "ranks")
     ours_here = set(holders) & set(ours)
     if not ours_here:
         return GpuShare(0.0, "absent")

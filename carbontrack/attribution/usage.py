@@ -38,6 +38,9 @@ _LONG_AGO = float("-inf"), None
 class UsageReader:
     """Snapshots of usage for attribution, and the machine's busy CPU seconds for the CPU model."""
 
+    unsaid_gpu_part = 1.0
+    """Our part of a GPU where nothing tells who uses it: less where other ranks may as well."""
+
     def __init__(
         self,
         procfs: Path = Path("/proc"),
@@ -82,6 +85,7 @@ class UsageReader:
         """A reader that starts at zero in a child process, after a fork."""
         child = UsageReader(self._procfs, self._sysfs, own_procfs=self._own_procfs)
         child.within_limit = self.within_limit
+        child.unsaid_gpu_part = self.unsaid_gpu_part
         return child
 
     def pids_as_the_driver_counts(self) -> frozenset[int] | None:

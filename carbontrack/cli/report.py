@@ -71,7 +71,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add = parser.add_argument
     add("files", nargs="*", metavar="FILE", help="CSV, JSON lines or SQLite files, directories")
-    add("--by", metavar="WAY", help="name, region, day, host or label:KEY (name)")
+    add("--by", metavar="WAY", help="name, region, day, host, job or label:KEY (name)")
     add("--format", choices=[*FORMATS, *DOCUMENTS], help="how to print it (table)")
     add("--json", action="store_true", help="the same as --format json")
     add("--html", metavar="OUT", help="write a page in one file, to open in any browser")
@@ -92,7 +92,7 @@ def run(args: Namespace) -> int:
         extra = [*dict.fromkeys((*extra, *COLUMNS))]
     asked = _asked(args)
     with _progress() as progress:
-        loaded = load(sources, extra=extra, progress=progress)
+        loaded = load(sources, extra=extra, progress=progress, with_jobs=by == "job")
     summary = _summary(loaded, by, sources)
     if page is not None:
         write_page(page, summary, loaded.frame, files_of(sources))
@@ -156,6 +156,7 @@ def _summary(loaded: Loaded, by: str, sources: Sequence[str]) -> Summary:
         repeated=loaded.repeated,
         not_added=loaded.not_added,
         reason=loaded.reason,
+        jobs=loaded.jobs,
         modelled_on=modelled_on(loaded.frame),
         uncounted=uncounted(loaded.frame),
     )

@@ -41,6 +41,8 @@ class Launch(NamedTuple):
         local_rank: the number of this process on its own node.
         job_id: the same text in all processes of a job.
         attempt: how often the job has been restarted.
+        labels: the array that the job is a task of, as labels of its records.
+        local_size: how many processes of the job run on this node; no column.
     """
 
     rank: int | None = None
@@ -48,6 +50,12 @@ class Launch(NamedTuple):
     local_rank: int | None = None
     job_id: str | None = None
     attempt: int | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+    local_size: int | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """What is a column of the record, by its name."""
+        return dict(zip(self._fields[:5], self[:5], strict=True))
 
 
 NOT_LAUNCHED = Launch()
@@ -316,12 +324,22 @@ _LAUNCHERS = (
     ("JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE", "JSM_NAMESPACE_SIZE",
      "JSM_NAMESPACE_LOCAL_RANK"),  # LSF
 )  # fmt: skip
+_LOCAL_SIZES = {
+    "LOCAL_RANK": "LOCAL_WORLD_SIZE",
+    "HOROVOD_LOCAL_RANK": "HOROVOD_LOCAL_SIZE",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "OMPI_COMM_WORLD_LOCAL_SIZE",
+    "MPI_LOCALRANKID": "MPI_LOCALNRANKS",
+    "PALS_LOCAL_RANKID": "PMI_LOCAL_SIZE",
+    "PMI_LOCAL_RANK": "PMI_LOCAL_SIZE",
+    "SLURM_LOCALID": "SLURM_STEP_TASKS_PER_NODE",  # of all nodes: 2(x3),1
+}
+"""By the variable of the local rank that of the number of ranks on this node."""
 _IN_SLURM_STEP = ("RANK", "SLURM_PROCID")
 """The ranks whose processes are all in one step of SLURM, if they are in any."""
 
 _LAUNCH = frozenset({rank for rank, *_ in _LAUNCHERS}).union(
     {JOB_ID, "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "PALS_APID", "LSB_JOBID", "PBS_JOBID"},
-    {"PMIX_NAMESPACE", "LOCAL_RANK"},
+    {"PMIX_NAMESPACE", "PMIX_RANK", "LOCAL_RANK"},
 )
 """Without one of these there is neither a launcher nor a batch system."""
 _GPUS = frozenset(
@@ -331,9 +349,11 @@ _FACTS = frozenset({"HOME", "TZ", "CUDA_VISIBLE_DEVICES", PARENT_ID}).union(
     _GPUS,
     chain.from_iterable(_XDG.values()),
     chain.from_iterable(_LAUNCHERS),
+    _LOCAL_SIZES.values(),
     _LAUNCH,
-    {"SLURM_CLUSTER_NAME", "LSB_JOBINDEX", "OMPI_MCA_orte_hnp_uri"},
+    {"SLURM_CLUSTER_NAME", "SLURM_NODEID", "LSB_JOBINDEX", "OMPI_MCA_orte_hnp_uri"},
     {"TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"},
+    {"SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "PBS_ARRAY_ID", "PBS_ARRAY_INDEX"},
 )
 """The variables of other programs that are read."""
 
@@ -343,15 +363,33 @@ def launch(environ: Mapping[str, str] | None = None) -> Launch:
     environ = os.environ if environ is None else environ
     # an interactive shell is a step too, whose number is close to 2**32
     step = _whole(environ.get("SLURM_STEP_ID"))
+    counted, labels = attempt(environ), array_labels(environ)
     for rank_name, world_name, also, local_name in _LAUNCHERS:
         rank, world = _whole(environ.get(rank_name)), _whole(environ.get(world_name))
         if also in environ and rank is not None and world is not None and rank < world:
             local_rank = _whole(environ.get(local_name))
             step = step if rank_name in _IN_SLURM_STEP else None
-            return Launch(rank, world, local_rank, job_id(environ, step), attempt(environ))
-    # Lightning's launchers number the processes of each node, and leave the rank to the program
+            size = _local_size(environ, local_name)
+            return Launch(rank, world, local_rank, job_id(environ, step), counted, labels, size)
+    # PMIx alone does not say how many there are; Lightning's launchers number the processes of each
+    # node, and leave the rank to the program
+    rank = _whole(environ.get("PMIX_RANK")) if environ.get("PMIX_NAMESPACE") else None
     local_rank = _whole(environ.get("LOCAL_RANK"))
-    return Launch(None, None, local_rank, job_id(environ, step), attempt(environ))
+    return Launch(rank, None, local_rank, job_id(environ, step), counted, labels)
+
+
+def _local_size(environ: Mapping[str, str], local_name: str) -> int | None:
+    text = environ.get(_LOCAL_SIZES.get(local_name, ""), "")
+    if local_name != "SLURM_LOCALID":
+        return _whole(text)
+    node = _whole(environ.get("SLURM_NODEID"))
+    for part in text.split(","):
+        tasks, _, times = part.partition("(x")
+        number = _whole(times.rstrip(")")) or 1
+        if node is not None and node < number:
+            return _whole(tasks)
+        node = None if node is None else node - number
+    return None
 
 
 def job_id(environ: Mapping[str, str], slurm_step: int | None) -> str | None:
@@ -370,6 +408,21 @@ def job_id(environ: Mapping[str, str], slurm_step: int | None) -> str | None:
         _pmix_id(environ),
     )
     return next(filter(None, map(_checked_id, candidates)), None)
+
+
+def array_labels(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The array that this job is a task of, and which one: each task is a job of its own."""
+    slurm, of_lsf = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("LSB_JOBINDEX")
+    candidates = (
+        (slurm and _slurm_id(environ, slurm, None), environ.get("SLURM_ARRAY_TASK_ID")),
+        (environ.get("LSB_JOBID") if _whole(of_lsf) else None, of_lsf),  # 0: it is not an array
+        (environ.get("PBS_ARRAY_ID"), environ.get("PBS_ARRAY_INDEX")),
+    )
+    for array, task in candidates:
+        array_id, number = _checked_id(array), _whole(task)
+        if array_id is not None and number is not None:
+            return ("array_job_id", array_id), ("array_task_id", str(number))
+    return ()
 
 
 def _slurm_id(environ: Mapping[str, str], job: str, step: int | None) -> str:

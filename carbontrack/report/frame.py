@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from carbontrack.errors import ConfigError
 from carbontrack.record import NUMBER_COLUMNS, TIMELINE_SUFFIX
+from carbontrack.report.jobs import JOB_COLUMNS, Job, jobs_of
 from carbontrack.report.nesting import (
     RULE_COLUMNS,
     SHARED,
@@ -24,6 +25,7 @@ from carbontrack.report.nesting import (
     added_rows,
     hashed,
     kept_rows,
+    placed_rows,
     truths,
 )
 from carbontrack.report.read import (
@@ -80,6 +82,7 @@ class Loaded:
         repeated: records that were there twice, or checkpoints of finished runs.
         not_added: what was left out of the sums, so that nothing counts twice.
         reason: why the first of the skipped lines holds none; None where it is no whole row.
+        jobs: the jobs of all rows, also of those that are not added up, if they were asked for.
     """
 
     frame: pd.DataFrame
@@ -87,6 +90,7 @@ class Loaded:
     repeated: int
     not_added: NotAdded
     reason: str | None = None
+    jobs: Sequence[Job] = ()
 
     @property
     def nested(self) -> int:
@@ -99,10 +103,11 @@ def load(
     *,
     extra: Sequence[str] = (),
     progress: Progress | None = None,
+    with_jobs: bool = False,
 ) -> Loaded:
     """The records of files and directories that a sum adds up.
 
-    `extra` names columns beyond the usual ones.
+    `extra` names columns beyond the usual ones. `with_jobs`: also find the jobs.
 
     Raises:
         MissingExtra: pandas is not installed.
@@ -111,6 +116,7 @@ def load(
     """
     pd = import_pandas("report", "carbontrack report")
     files = files_of(paths)
+    extra = (*extra, *(JOB_COLUMNS if with_jobs else ()))
     wanted = columns_of(extra)
     columns = _Columns(pd, wanted)
     position = _Position(files, progress)
@@ -118,6 +124,8 @@ def load(
         for block in blocks_of(file, wanted, position.at):
             columns.add(block)
         position.done(file)
+    if with_jobs:
+        columns.find_jobs()
     return columns.loaded()
 
 
@@ -202,6 +210,7 @@ class _Columns:
         }
         self.skipped_lines = 0
         self.reason: str | None = None
+        self.jobs: Sequence[Job] = ()
 
     def add(self, block: Any) -> None:
         # pandas leaves the cells as they are in the file; rows have their texts restored already
@@ -241,7 +250,7 @@ class _Columns:
         """What a sum adds up of all blocks, and what was left out; the blocks are freed."""
         import numpy as np
 
-        rule = self._pd.DataFrame({name: self._joined(name) for name in RULE_COLUMNS}, copy=False)
+        rule = self._frame(RULE_COLUMNS)
         is_kept = kept_rows(rule)
         is_added, shares, not_added = added_rows(rule[is_kept])
         del rule
@@ -252,7 +261,17 @@ class _Columns:
             columns[name] = column if shares is None or name not in SHARED else column * shares
             del self._parts[name]
         frame, repeated = self._pd.DataFrame(columns, copy=False), int((~is_kept).sum())
-        return Loaded(frame, self.skipped_lines, repeated, not_added, self.reason)
+        return Loaded(frame, self.skipped_lines, repeated, not_added, self.reason, self.jobs)
+
+    def find_jobs(self) -> None:
+        """Find the jobs of all rows, before those that are not added up are left out."""
+        rows = self._frame((*RULE_COLUMNS, *JOB_COLUMNS))
+        rows = rows[kept_rows(rows)]
+        placed = placed_rows(rows)
+        self.jobs = jobs_of(rows, placed.holders, placed.shares)
+
+    def _frame(self, names: Sequence[str]) -> Any:
+        return self._pd.DataFrame({name: self._joined(name) for name in names}, copy=False)
 
     def _joined(self, name: str) -> Any:
         """The whole column; its parts are freed."""

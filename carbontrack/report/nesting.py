@@ -22,6 +22,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from carbontrack.record import Record
+from carbontrack.values import NamedTuple
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,10 +128,27 @@ def added_rows(frame: pd.DataFrame) -> tuple[Any, Any, NotAdded]:
 
     Where no two runs overlap, each row counts as a whole, and the shares are None.
     """
+    placed = placed_rows(frame)
+    held = placed.holders >= 0
+    shares = placed.shares
+    return ~held, shares[~held] if (shares < _ALL).any() else None, placed.not_added
+
+
+class Placed(NamedTuple):
+    """For each row the place of the one that holds it, -1 for none, and the share that is added."""
+
+    holders: Any
+    shares: Any
+    not_added: NotAdded
+
+
+def placed_rows(frame: pd.DataFrame) -> Placed:
+    """Where the energy of each row is, in itself or in another, and what a sum leaves out."""
     import numpy as np
 
     columns = _columns_of(frame)
-    held, not_covered = held_rows(columns)
+    holders, not_covered = holding_rows(columns)
+    held = holders >= 0
     shares = machine_shares(columns, ~held)
     kwh = frame["energy_kwh"].to_numpy(dtype="float64", na_value=np.nan)
     overlapping = shares < _ALL
@@ -142,7 +160,7 @@ def added_rows(frame: pd.DataFrame) -> tuple[Any, Any, NotAdded]:
         overlapping_hosts=len(np.unique(columns.host[overlapping])),
         overlapping_energy_kwh=_known_sum((kwh * (1.0 - shares))[overlapping]),
     )
-    return ~held, shares[~held] if overlapping.any() else None, not_added
+    return Placed(holders, shares, not_added)
 
 
 def one_row_per_id(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
@@ -227,10 +245,17 @@ def _known_sum(kwh: Any) -> float | None:
 
 def held_rows(columns: Columns) -> tuple[Any, Any]:
     """Which rows their parent holds; and which do not say so, and their parent does not cover."""
+    holders, not_covered = holding_rows(columns)
+    return holders >= 0, not_covered
+
+
+def holding_rows(columns: Columns) -> tuple[Any, Any]:
+    """As `held_rows`, with the place of the row that holds each; -1 where none does."""
     import numpy as np
 
     count = len(columns.record_id)
     held, not_covered = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
+    holders = np.full(count, -1)
     parent_id = columns.parent_id
     own = (parent_id == columns.record_id) | (parent_id == columns.run_id)
     children = np.flatnonzero((parent_id != 0) & ~own)  # no row is its own parent
@@ -239,7 +264,7 @@ def held_rows(columns: Columns) -> tuple[Any, Any]:
     ids = np.union1d(columns.record_id[by_record], columns.run_id[by_run])
     children = children[_among(parent_id[children], ids)]
     if not len(children):
-        return held, not_covered
+        return holders, not_covered
     parents, inside = _parents_of(columns, children, by_record, by_run)
     hosts, theirs = columns.host[children], columns.host[parents]
     same_host = (hosts == theirs) | (hosts < 0) | (theirs < 0)
@@ -247,7 +272,8 @@ def held_rows(columns: Columns) -> tuple[Any, Any]:
     held[children] = is_held(holds, unsaid, same_host, inside)
     not_covered[children] = unsaid & ~held[children]
     _open_circles(held, children, parents)
-    return held, not_covered
+    holders[children] = np.where(held[children], parents, -1)
+    return holders, not_covered
 
 
 def _among(wanted: Any, ids: Any) -> Any:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 from carbontrack.record import boundary_text
+from carbontrack.report.jobs import Job, by_key
 from carbontrack.report.nesting import NotAdded
 from carbontrack.report.totals import COMMON, ModelledOn, Total
 from carbontrack.report.uncounted import runs_text
@@ -30,6 +32,7 @@ class Summary:
         sources: the files and directories that were read.
         skipped_lines, repeated, not_added, reason: what was left out, and why, as in
             `report.frame.Loaded`.
+        jobs: the jobs of the groups, where these are jobs.
         modelled_on: the hosts and processors over which the models' errors were combined.
         uncounted: in how many records something was not measured, by the code of the fault.
     """
@@ -42,11 +45,27 @@ class Summary:
     repeated: int = 0
     not_added: NotAdded = field(default_factory=NotAdded)
     reason: str | None = None
+    jobs: Sequence[Job] = ()
     modelled_on: ModelledOn = field(default_factory=ModelledOn)
     uncounted: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def of_jobs(self) -> bool:
+        """Whether the groups are jobs, of which more than sums is known."""
+        return self.by == "job"
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The heads of the table's columns behind that of the keys."""
+        return _JOB_HEADS if self.of_jobs else _HEADS
+
 
 _HEADS = ("runs", "energy", "interval", "CO2e", "interval", "measured", "time")
+_JOB_HEADS = (
+    *("ranks", "hosts", "attempts", "runs", "energy", "interval", "useful"),
+    *("CO2e", "interval", "measured", "time"),
+)
+_JOB_FIELDS = tuple(one.name for one in fields(Job) if one.name != "key")
 _UNKNOWN = "(unknown)"
 _WIDEST_KEY = 40
 LONGEST = 200
@@ -69,7 +88,7 @@ def as_table(summary: Summary) -> str:
     """Columns in plain text, with what was left out below."""
     rows = [list(row) for row in _rows(summary)]
     rows = [[cut_to(visible(row[0]), _WIDEST_KEY), *row[1:]] for row in rows]
-    heads = [cut_to(visible(summary.by or "all"), _WIDEST_KEY), *_HEADS]
+    heads = [cut_to(visible(summary.by or "all"), _WIDEST_KEY), *summary.heads]
     widths = [max(map(width_of, column)) for column in zip(heads, *rows, strict=True)]
     lines = [_aligned(heads, widths), *(_aligned(row, widths) for row in rows)]
     if len(rows) > 1:
@@ -84,7 +103,7 @@ def as_json(summary: Summary) -> str:
         "by": summary.by,
         "sources": list(summary.sources),
         "total": summary.total.to_dict(),
-        "groups": [group.to_dict() for group in summary.groups],
+        "groups": list(_groups(summary)),
         "skipped_lines": summary.skipped_lines,
         "skipped_reason": summary.reason,
         "repeated": summary.repeated,
@@ -99,16 +118,16 @@ def as_json(summary: Summary) -> str:
 def as_csv(summary: Summary) -> str:
     """A row for each group, or one for all; no key can be taken for a formula by spreadsheets."""
     names = [one.name for one in fields(Total)]
-    lines = [csv_line(names)]
-    for total in summary.groups or [summary.total]:
-        cells = ["" if cell is None else repr(cell) for cell in total.to_dict().values()]
-        lines.append(csv_line([_not_a_formula(total.key or ""), *cells[1:]]))
+    lines = [csv_line([*names, *(_JOB_FIELDS if summary.of_jobs else ())])]
+    for group in list(_groups(summary)) or [summary.total.to_dict()]:
+        cells = ["" if cell is None else repr(cell) for cell in group.values()]
+        lines.append(csv_line([_not_a_formula(group["key"] or ""), *cells[1:]]))
     return b"".join(lines).decode()
 
 
 def as_markdown(summary: Summary) -> str:
     """A table for a README or a comment."""
-    heads = [visible_markdown(summary.by or "all", LONGEST), *_HEADS]
+    heads = [visible_markdown(summary.by or "all", LONGEST), *summary.heads]
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
     lines += [[visible_markdown(row[0], LONGEST), *row[1:]] for row in _rows(summary)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -117,14 +136,14 @@ def as_markdown(summary: Summary) -> str:
 
 def as_latex(summary: Summary) -> str:
     """A `tabular` with the rules of booktabs."""
-    heads = [summary.by or "all", *_HEADS]
+    heads = [summary.by or "all", *summary.heads]
     rows = list(_rows(summary))
     lines = [" & ".join(map(latex, row)) + r" \\" for row in rows]
     if len(lines) > 1:
         lines.insert(len(lines) - 1, r"\midrule")
     return "\n".join(
         [
-            r"\begin{tabular}{l" + "r" * len(_HEADS) + "}",
+            r"\begin{tabular}{l" + "r" * len(summary.heads) + "}",
             r"\toprule",
             " & ".join(map(latex, heads)) + r" \\",
             r"\midrule",
@@ -159,7 +178,25 @@ def notes(summary: Summary) -> Iterator[str]:
         yield f"How {of_it} is known is not recorded, as in CodeCarbon's files."
     if summary.total.market_emissions_g is not None:
         yield f"By contract (market-based), beside these: {by_contract(summary.total)}."
+    yield from _of_jobs(summary)
     yield from left_out(summary)
+
+
+def _of_jobs(summary: Summary) -> Iterator[str]:
+    """What the columns of jobs mean, where they say something."""
+    used_kwh = {group.key: group.energy_kwh or 0.0 for group in summary.groups}
+    useful = [(job.useful_energy_kwh, used_kwh.get(job.key, 0.0)) for job in summary.jobs]
+    if any(kwh is not None and kwh < used * (1.0 - 1e-9) for kwh, used in useful):
+        yield (
+            "Useful is the energy without the attempts of ranks and tasks that were repeated or "
+            "did not succeed; all of it was used."
+        )
+    missing = sum(job.missing_ranks for job in summary.jobs)
+    if missing:
+        yield (
+            f"{missing:,} {'rank has' if missing == 1 else 'ranks have'} no row here; what a "
+            "killed process had counted is written by `carbontrack recover`."
+        )
 
 
 def left_out(summary: Summary) -> Iterator[str]:
@@ -235,10 +272,31 @@ def _in_brackets(kwh: float | None) -> str:
     return "" if joules is None else f" ({format_joules(joules)})"
 
 
-def _rows(summary: Summary) -> Iterator[list[str]]:
+def _groups(summary: Summary) -> Iterator[dict[str, Any]]:
+    """The figures of each group, and what else is known of one that is a job."""
+    jobs = by_key(summary.jobs)
     for group in summary.groups:
-        yield _cells(_UNKNOWN if group.key is None else group.key, group)
-    yield _cells("total", summary.total)
+        yield group.to_dict() | (asdict(jobs[group.key]) if summary.of_jobs else {})
+
+
+def _rows(summary: Summary) -> Iterator[list[str]]:
+    jobs = by_key(summary.jobs)
+    for group in summary.groups:
+        cells = _cells(_UNKNOWN if group.key is None else group.key, group)
+        yield _job_cells(cells, jobs[group.key]) if summary.of_jobs else cells
+    cells = _cells("total", summary.total)
+    yield _job_cells(cells, Job(key=None)) if summary.of_jobs else cells
+
+
+def _job_cells(cells: list[str], job: Job) -> list[str]:
+    """The cells of a job: ranks, hosts and attempts first, useful energy behind the energy used."""
+    key, runs, energy, interval, *others = cells
+    of_all = "" if job.expected_ranks is None else f" of {job.expected_ranks:,}"
+    ranks = "" if job.ranks is None else f"{job.ranks:,}{of_all}"
+    counts = ("" if count is None else f"{count:,}" for count in (job.hosts, job.attempts))
+    joules = joules_from(job.useful_energy_kwh)
+    useful = "" if joules is None else format_joules(joules)
+    return [key, ranks, *counts, runs, energy, interval, useful, *others]
 
 
 def _cells(key: str, total: Total) -> list[str]:

@@ -145,7 +145,7 @@ class Total:
 
 
 def keys_of(frame: pd.DataFrame, by: str) -> Any:
-    """The key of each record: by name, region, day (UTC), host, or label:K.
+    """The key of each record: by name, region, day (UTC), host, job, or label:K.
 
     Raises:
         ConfigError: there is no such grouping.
@@ -154,8 +154,8 @@ def keys_of(frame: pd.DataFrame, by: str) -> Any:
 
     if by in ("name", "region"):
         return frame[by]
-    if by == "host":
-        return frame["host_id"]
+    if by in ("host", "job"):
+        return frame[f"{by}_id"]
     if by == "day":
         days = frame["started_at"].to_numpy().astype("datetime64[D]")
         codes, found = pd.factorize(days, sort=True)
@@ -168,7 +168,7 @@ def keys_of(frame: pd.DataFrame, by: str) -> Any:
         own = pd.Series([*codes, -1], dtype="int32").to_numpy()[labels.codes.to_numpy()]
         cells = pd.Categorical.from_codes(own, categories=pd.Index(known, dtype=object))
         return pd.Series(cells, index=frame.index)
-    raise ConfigError(f"cannot group by {by!r}; ways are name, region, day, host, label:KEY")
+    raise ConfigError(f"cannot group by {by!r}; ways are name, region, day, host, job, label:KEY")
 
 
 def _label(text: str, key: str) -> str | None:

@@ -89,7 +89,7 @@ class GpuShares:
         found = {
             index: part
             for index, meter in self._shared
-            if (part := self._part(index, meter, ours)) is not None
+            if (part := self._part(index, meter, ours, usage.unsaid_gpu_part)) is not None
         }
         self._set_parts(found, len(self.parts))
         for group in self._candidates:
@@ -99,11 +99,13 @@ class GpuShares:
     def _codes_now(self, *, is_shared: bool) -> tuple[str, ...]:
         codes = set(self._codes_of.values()) if is_shared else set[str]()
         # where all contexts are known, a board on which we have none is not billed in any case
-        if not is_shared or "gpu_share_assumed" in codes:
+        if not is_shared or codes & {"gpu_share_assumed", "gpu_share_ranks"}:
             codes.update(ORDER_FAULT for group in self._candidates if not group.decided)
         return tuple(sorted(codes))
 
-    def _part(self, index: int, meter: SharedMeter, ours: Collection[int] | None) -> float | None:
+    def _part(
+        self, index: int, meter: SharedMeter, ours: Collection[int] | None, unsaid: float
+    ) -> float | None:
         try:
             uses = meter.look()
         except MeterError as error:
@@ -111,7 +113,7 @@ class GpuShares:
             return None  # the last known part stays valid
         if _is_candidate(meter):
             meter.note(uses, ours)
-        slices = [(use.part, gpu_share(use.holders, use.busy, ours)) for use in uses]
+        slices = [(use.part, gpu_share(use.holders, use.busy, ours, unsaid)) for use in uses]
         part = min(1.0, sum(part * one.share for part, one in slices))
         code = _code([one for _, one in slices], is_slice=any(part < 1.0 for part, _ in slices))
         self._codes_of.pop(index, None)
@@ -130,7 +132,8 @@ class GpuShares:
     def relative_uncertainty(self, index: int) -> float:
         """The relative uncertainty of our part of a meter, at most 1.
 
-        An even split and a MIG slice do not say who drew the power: all of it may be ours.
+        An even split, among ranks too, and a MIG slice do not say who drew the power: all of it may
+        be ours.
         """
         return self._uncertainties.get(index, 0.0)
 
@@ -165,4 +168,6 @@ def _code(held_parts: Sequence[GpuShare], *, is_slice: bool) -> str | None:
         return "gpu_share_slices"
     if "assumed" in ways:
         return "gpu_share_assumed"
+    if "ranks" in ways:
+        return "gpu_share_ranks"
     return "gpu_share_even" if "even" in ways else None

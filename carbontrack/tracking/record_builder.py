@@ -48,6 +48,7 @@ class Resource(NamedTuple):
         abiotic_kg_sb_per_h: the use of scarce minerals and metals by making it, in the same way.
         market_g_per_kwh: what the contract for electricity emits, g CO2e per kWh; None: unknown.
         columns: further columns of the record by name: host_id, rank, cloud_provider, …
+        labels: labels of every record; those of a span win.
     """
 
     region_basis: str | None = None
@@ -56,6 +57,7 @@ class Resource(NamedTuple):
     abiotic_kg_sb_per_h: Mapping[str, float] | None = None
     market_g_per_kwh: float | None = None
     columns: Mapping[str, Any] = MappingProxyType({})
+    labels: Mapping[str, Any] = MappingProxyType({})
 
 
 class Subject(NamedTuple):
@@ -70,12 +72,14 @@ class Subject(NamedTuple):
     started_at: datetime
     task: Any = None  # the `RunningTask` of a framework that it belongs to, if any
 
-    def columns(self) -> dict[str, Any]:
-        """These columns."""
+    def columns(self, labels: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+        """These columns; `labels` are added to its own."""
         columns = {**self._asdict(), "started_at": rfc3339(self.started_at)}
         task = columns.pop("task")
         if task is not None:
             columns.update(task.columns(), labels=task.labels_of(self.labels))
+        if labels:
+            columns["labels"] = {**labels, **columns["labels"]}
         return columns
 
 
@@ -505,7 +509,7 @@ class RecordBuilder:
             _log.exception("the figures of a record could not be made")
             measured = {}
         return {
-            **subject.columns(),
+            **subject.columns(self.resource.labels),
             "status": outcome.status,
             "error": outcome.error,
             "ended_at": rfc3339(window.ended_at),
@@ -516,7 +520,7 @@ class RecordBuilder:
 
     def first_columns(self, subject: Subject) -> dict[str, Any]:
         """The columns of a record that has just begun, of whose energy nothing is known yet."""
-        columns = subject.columns()
+        columns = subject.columns(self.resource.labels)
         return {**columns, "ended_at": columns["started_at"], "duration_s": 0.0}
 
     def _measured(self, window: Window, sums: Sums) -> dict[str, Any]:

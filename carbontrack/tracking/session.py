@@ -99,6 +99,9 @@ class RunIdentity:
         if self.remote_parents is not None:
             with self.sampler.lock:
                 self.sampler.tick_listeners.add(self)
+        if "pyspark" in sys.modules:  # a call that becomes a root asks it under a lock
+            with holding_forks():
+                import carbontrack.tracking.task  # noqa: F401
         self.epoch = self.sampler.epoch
         self._pid = os.getpid()
         self.run_ids[self.epoch] = os.urandom(16).hex()

@@ -297,12 +297,15 @@ class SpanEdges(SpanEnd):
         sampler, ledger = session.sampler, session.ledger
         if ledger.waits_for_grid:
             ledger.refresh(sampler.clock)
-        elsewhere = NO_PARENT if parent is not None else session.parent_now()
+        elsewhere, task = NO_PARENT, None
+        if parent is None:
+            elsewhere, task = session.parent_now(), _task_here()
         with sampler.lock:  # the parent too: it may end in another thread
             try:
                 if parent is None or not parent.is_open:
                     parent = self._parent = _parent_of(self)
                 if parent is None:
+                    self.task = self.task or task
                     mark = self._begin_root(elsewhere)
                 else:
                     mark = sampler.mark_inside(ledger)
@@ -331,8 +334,6 @@ class SpanEdges(SpanEnd):
         self._parent_id, self._holds = elsewhere
         mark = session.sampler.hold(session.ledger, self)
         self._number = session.new_number()
-        if running_task.get() is not None or "pyspark" in modules:
-            self.task = self.task or _task_here()
         if self.budget_guard is not None:
             self._begin_budget(None, session.sampler)
         return mark
@@ -344,6 +345,8 @@ class SpanEdges(SpanEnd):
         between them.
         """
         session, sampler = self.session, self.session.sampler
+        tasks = modules.get("carbontrack.tracking.task")  # nothing is imported under a lock
+        self.task = None if tasks is None else tasks.task_here()
         try:
             now = self._begin_root(session.parent_now(looks=False))
             used = use_so_far()
@@ -358,6 +361,9 @@ class SpanEdges(SpanEnd):
 
 
 def _task_here() -> Any:
+    """The task of a framework that runs here, if one may be known."""
+    if running_task.get() is None and "pyspark" not in modules:
+        return None
     with holding_forks():
         from carbontrack.tracking.task import task_here  # loaded only where there may be one
     return task_here()

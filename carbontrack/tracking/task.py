@@ -1,7 +1,9 @@
 """The task of a framework that a row belongs to: a stage's partition, a remote call, a key.
 
 `SpanEdges` asks `task_here` when a root span opens, if something may know: an integration has said
-so by `in_task`, or a framework is loaded that can be asked. Nothing is imported for that.
+so by `in_task`, or a framework is loaded that can be asked. No framework is imported for that. A
+decorated call that lasts becomes a root in the sampler's thread, under its lock: it asks the
+frameworks, which must answer at once there, and cannot see what `in_task` says in another thread.
 """
 
 from __future__ import annotations

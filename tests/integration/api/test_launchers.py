@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,6 +110,12 @@ def test_the_ranks_of_a_launch_are_one_job(start: Start, tmp_path: Path, name: s
     assert (first.job_id is None) == (name == "MPICH")
     assert first.attempt == second.attempt == (0 if name in ("torchrun", "srun") else None)
 
+    (job,) = report(start)["groups"]
+    assert job["key"] == first.job_id
+    assert (job["ranks"], job["expected_ranks"]) == ((None,) * 2 if name == "MPICH" else (2, 2))
+    energy_kwh = sum(record.energy_kwh or 0.0 for record in (first, second))
+    assert job["energy_kwh"] == pytest.approx(energy_kwh, rel=1e-12)
+
 
 @pytest.mark.parametrize("name", ["torchrun", "srun", "Open MPI", "MPICH"])
 def test_two_launches_are_two_jobs(start: Start, tmp_path: Path, name: str) -> None:
@@ -132,6 +139,8 @@ def test_a_launch_under_our_run_is_of_its_job(start: Start, tmp_path: Path, name
     assert first.job_id == second.job_id == run.job_id
     assert run.job_id is not None
     assert first.parent_id == second.parent_id == run.record_id
+    (job,) = report(start)["groups"]
+    assert (job["key"], job["ranks"], job["expected_ranks"]) == (run.job_id, 2, 2)
 
 
 def test_a_restart_by_torchrun_is_another_attempt(start: Start, tmp_path: Path) -> None:
@@ -147,10 +156,18 @@ def test_a_restart_by_torchrun_is_another_attempt(start: Start, tmp_path: Path) 
     # torchrun ends the other rank as soon as it sees that one has failed
     assert {(1, 0), (1, 1)} <= set(attempts)
     assert attempts[0][0] == 0
+    (job,) = report(start)["groups"]
+    assert (job["attempts"], job["ranks"], job["world_size"]) == (2, len(set(attempts)), 2)
+    second_kwh = sum(record.energy_kwh or 0.0 for record in found if record.attempt == 1)
+    assert job["useful_energy_kwh"] == pytest.approx(second_kwh)
+    assert job["useful_energy_kwh"] < job["energy_kwh"]
 
 
 def test_tasks_of_an_array_are_jobs(start: Start, tmp_path: Path) -> None:
-    """A batch script has the job's id without a step; each task of an array has one of its own."""
+    """A batch script has the job's id without a step; each task of an array has one of its own.
+
+    What they have in common, and by what a report adds them up, is a label.
+    """
     launcher_named("srun")
     script = tmp_path / "array.sh"
     script.write_text(f"#!/bin/sh\nexec {sys.executable} burn.py 0\n")
@@ -162,6 +179,10 @@ def test_tasks_of_an_array_are_jobs(start: Start, tmp_path: Path) -> None:
     assert str(second.job_id).startswith("here/")
     assert first.job_id != second.job_id
     assert (first.rank, first.attempt) == (second.rank, second.attempt) == (None, 0)
+    assert {record.labels["array_task_id"] for record in (first, second)} == {"0", "1"}
+    array = first.labels["array_job_id"]
+    groups = report(start, "label:array_job_id")["groups"]
+    assert [(group["key"], group["runs"]) for group in groups] == [(array, 2)]
 
 
 @pytest.mark.skipif(found("setsid") is None, reason="setsid is not there")
@@ -193,10 +214,18 @@ def cpu_of_children_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def report(start: Start, by: str = "job") -> dict[str, Any]:
+    """What `carbontrack report` says of all rows."""
+    command = ("-m", "carbontrack", "report", "--by", by, "--json", "runs.csv")
+    done = start(sys.executable, *command)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
 def reported_kwh(start: Start) -> float:
     """The total of `carbontrack report`."""
-    done = start(sys.executable, "-m", "carbontrack", "report", "--json", "runs.csv")
-    return float(json.loads(done.stdout)["total"]["energy_kwh"])
+    return float(report(start)["total"]["energy_kwh"])
 
 
 @pytest.mark.parametrize("name", ["torchrun", "Open MPI", "MPICH"])

@@ -41,6 +41,7 @@ def without(environ: dict[str, str], *names: str) -> dict[str, str]:
           "PBS_JOBID": "5.server"}, Launch(5, 8, 1, "9a")),
         ({"JSM_NAMESPACE_RANK": "5", "JSM_NAMESPACE_SIZE": "6", "JSM_NAMESPACE_LOCAL_RANK": "1",
           "LSB_JOBID": "77", "LSB_JOBINDEX": "0"}, Launch(5, 6, 1, "77")),
+        ({"PMIX_RANK": "3"}, NOT_LAUNCHED),  # left by a launcher that is not around this process
         ({"HOROVOD_RANK": "1", "HOROVOD_SIZE": "2", "HOROVOD_LOCAL_RANK": "0"}, Launch(1, 2, 0)),
         # DeepSpeed has torchrun's variables, and no job
         (without(TORCHRUN, "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"), Launch(3, 8, 1)),
@@ -49,13 +50,73 @@ def without(environ: dict[str, str], *names: str) -> dict[str, str]:
         ({"LOCAL_RANK": "0"}, Launch(None, None, 0)),
     ],
     ids=["none", "torchrun", "torchrun restarted", "srun", "srun restarted", "PBS", "MPICH",
-         "PALS", "jsrun", "Horovod", "DeepSpeed", "Lightning's ddp", "Lightning's ddp_spawn"],
+         "PALS", "jsrun", "a lone rank of PMIx", "Horovod", "DeepSpeed", "Lightning's ddp",
+         "Lightning's ddp_spawn"],
 )  # fmt: skip
 def test_launchers_say_which_process_of_which_job_this_is(
     environ: dict[str, str], expected: Launch
 ) -> None:
     """Rank, world size, local rank, job and attempt, as each launcher names them."""
-    assert environment.launch(environ) == expected
+    assert environment.launch(environ).columns() == expected.columns()
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({**TORCHRUN, "LOCAL_WORLD_SIZE": "4"}, 4),
+        (TORCHRUN, None),
+        ({**OPEN_MPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, 2),
+        (HYDRA, 2),
+        ({**HYDRA, "MPI_LOCALNRANKS": "x"}, None),
+        ({"PALS_RANKID": "5", "PMI_SIZE": "8", "PALS_LOCAL_RANKID": "1", "PMI_LOCAL_SIZE": "4"}, 4),
+        ({"HOROVOD_RANK": "1", "HOROVOD_SIZE": "2", "HOROVOD_LOCAL_SIZE": "2"}, 2),
+        ({**SLURM_STEP, "SLURM_STEP_TASKS_PER_NODE": "4", "SLURM_NODEID": "0"}, 4),
+        ({**SLURM_STEP, "SLURM_STEP_TASKS_PER_NODE": "2(x3),1", "SLURM_NODEID": "2"}, 2),
+        ({**SLURM_STEP, "SLURM_STEP_TASKS_PER_NODE": "2(x3),1", "SLURM_NODEID": "3"}, 1),
+        ({**SLURM_STEP, "SLURM_STEP_TASKS_PER_NODE": "2(x3),1", "SLURM_NODEID": "4"}, None),
+        ({**SLURM_STEP, "SLURM_STEP_TASKS_PER_NODE": "2(x3),1"}, None),
+        ({**SLURM_STEP, "SLURM_STEP_TASKS_PER_NODE": "((x,", "SLURM_NODEID": "0"}, None),
+    ],
+)  # fmt: skip
+def test_how_many_ranks_are_on_this_node(environ: dict[str, str], expected: int | None) -> None:
+    """It is no column, and says how many may use the same boards."""
+    found = Environment.take(environ=environ).launch
+    assert found.local_size == expected
+    names = ["rank", "world_size", "local_rank", "job_id", "attempt"]
+    assert list(found.columns()) == names
+
+
+def test_pmix_alone_says_the_rank_and_not_how_many_there_are() -> None:
+    """As Open MPI 5 started by srun with another plugin; what knows more comes before it."""
+    alone = {"PMIX_RANK": "3", "PMIX_NAMESPACE": "slurm.pmix.17.0"}
+    found = environment.launch(alone)
+    assert found[:3] == (3, None, None)
+    assert found.job_id is not None
+    assert environment.launch({**alone, **SLURM_STEP})[:3] == (2, 4, 0)
+    assert environment.launch({**alone, **OPEN_MPI})[:3] == (1, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"SLURM_ARRAY_JOB_ID": "16", "SLURM_ARRAY_TASK_ID": "0"}, ("16", "0")),
+        ({**SLURM_STEP, "SLURM_ARRAY_JOB_ID": "16", "SLURM_ARRAY_TASK_ID": "4"}, ("alps/16", "4")),
+        ({"LSB_JOBID": "77", "LSB_JOBINDEX": "4"}, ("77", "4")),
+        ({"PBS_JOBID": "5[7].server", "PBS_ARRAY_ID": "5[].server", "PBS_ARRAY_INDEX": "7"},
+         ("5[].server", "7")),
+        ({"LSB_JOBID": "77", "LSB_JOBINDEX": "0"}, None),
+        ({"SLURM_ARRAY_JOB_ID": "16", "SLURM_ARRAY_TASK_ID": ""}, None),
+        ({"SLURM_ARRAY_JOB_ID": "a\nb", "SLURM_ARRAY_TASK_ID": "1"}, None),
+    ],
+)  # fmt: skip
+def test_a_task_of_an_array_has_the_arrays_id_as_a_label(
+    environ: dict[str, str], expected: tuple[str, str] | None
+) -> None:
+    """Its job is the task; the label is what all tasks of the array have in common."""
+    environ = {"SLURM_JOB_ID": "17", **environ}  # else there is no launch to be looked at
+    labels = dict(Environment.take(environ=environ).launch.labels)
+    names = ("array_job_id", "array_task_id")
+    assert labels == ({} if expected is None else dict(zip(names, expected, strict=True)))
 
 
 @pytest.mark.parametrize(

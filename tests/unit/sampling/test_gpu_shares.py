@@ -122,6 +122,18 @@ def test_numbers_of_a_container_are_not_compared_with_those_of_the_host():
     assert record.faults == "gpu_share_assumed:3"
 
 
+def test_ranks_in_a_container_are_not_each_all_of_a_board():
+    """Nothing tells which of eight ranks uses it: an eighth, and up to twice as much is said."""
+    board = SharedMeter()
+    board.hold(OTHER)
+    host = Host(board, pids=None)
+    host.sampler.usage.unsaid_gpu_part = 1 / 8
+    record = host.run(8)
+    assert gpu_j(record) == pytest.approx(200.0, rel=0.15)  # all of it until the first look
+    assert record.faults.startswith("gpu_share_ranks:")
+    assert record.energy_high_kwh > 1.9 * record.energy_kwh
+
+
 def test_slices_are_a_part_of_their_board():
     """Three of seven slices, ours alone: 3/7 of the energy, and it may be all of it."""
     board = SharedMeter(part=3 / 7)
