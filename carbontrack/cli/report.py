@@ -23,7 +23,7 @@ from carbontrack.report.facts import COLUMNS, Asked, Facts, facts_of
 from carbontrack.report.frame import HOW, Loaded, files_of, load
 from carbontrack.report.statement import as_statement
 from carbontrack.report.tables import FORMATS, Summary
-from carbontrack.report.totals import Total, keys_of, modelled_on, totals, uncounted
+from carbontrack.report.totals import RecordSums, Total, keys_of
 from carbontrack.system.files import replace_file
 from carbontrack.text import visible
 from carbontrack.units import joules_from
@@ -147,17 +147,19 @@ def _summary(loaded: Loaded, by: str, sources: Sequence[str]) -> Summary:
         keys_of(loaded.frame, by)  # an unknown grouping is an error even where there are no records
         why = "" if loaded.reason is None else f": {loaded.reason}"
         raise ConfigError(f"no records in {', '.join(map(str, sources))}{why}")
+    sums = RecordSums(by)
+    sums.add(loaded.frame)
     return Summary(
         by=by,
-        total=totals(loaded.frame)[0],
-        groups=totals(loaded.frame, by),
+        total=sums.totals()[0],
+        groups=sums.totals(by),
         sources=[str(source) for source in sources],
         skipped_lines=loaded.skipped_lines,
         repeated=loaded.repeated,
         not_added=loaded.not_added,
         reason=loaded.reason,
-        modelled_on=modelled_on(loaded.frame),
-        uncounted=uncounted(loaded.frame),
+        modelled_on=sums.modelled_on(),
+        uncounted=sums.uncounted(),
     )
 
 
