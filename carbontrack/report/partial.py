@@ -32,11 +32,6 @@ class PartialSums:
         """Add rows: categorical columns, whose texts tell the kind, and arrays of numbers."""
         self._append(_condensed(texts, numbers))
 
-    def merge(self, other: PartialSums) -> None:
-        """Add what others are sums of."""
-        for frame in other._frames:
-            self._append(frame)
-
     def joined(self) -> pd.DataFrame:
         """A row for each kind, in the order of its texts, which are categorical columns.
 
@@ -73,20 +68,22 @@ class PartialSums:
 
 
 class Groups:
-    """The group of each partial sum, as a number, and sums by group; numpy's, for many of them.
+    """The group of each of some sums, as a number, and sums by group.
 
     Attributes:
         keys: what the records of each group have in common; the last is for those without a key.
     """
 
-    def __init__(self, sums: pd.DataFrame, column: pd.Series | None) -> None:
-        import numpy as np
+    def __init__(self, column: pd.Series, *, grouped: bool = True) -> None:
+        """`column` holds the keys; without `grouped`, all are one group."""
+        keys = map(str, column.cat.categories) if grouped else ()
+        self.keys: list[str | None] = [*keys, None]
+        self._codes = codes_of(column) % len(self.keys) if grouped else codes_of(column) * 0
 
-        self.keys: list[str | None] = [None]
-        self._codes = np.zeros(len(sums), dtype="int64")
-        if column is not None:
-            self.keys = [*map(str, column.cat.categories), None]
-            self._codes = codes_of(column) % len(self.keys)  # -1 is the last
+    def of(self, column: pd.Series) -> Groups:
+        """These groups, for sums of other kinds."""
+        keys = column.cat.set_categories(self.keys[:-1])
+        return Groups(keys, grouped=len(self.keys) > 1)
 
     def sum(self, column: Any, rows: Any = slice(None)) -> Any:
         """The sum over the rows of each group; unknown counts as 0."""
@@ -103,34 +100,33 @@ class Groups:
         known = np.bincount(self._codes[is_known], minlength=len(self.keys))
         return np.where(known > 0, self.sum(column), np.nan)
 
-    def within(self, units: Any) -> Units:
-        """The units, such as hosts, of each group; `units` is a number for each row."""
+    def units(self, units: Any) -> Units:
+        """The units, such as hosts, of each group; a number for each row, -1 for none."""
         import pandas as pd
 
-        count = int(units.max()) + 2  # -1, for none, is one too
+        count = int(units.max(initial=-1)) + 2
         pairs, found = pd.factorize(self._codes * count + units + 1)
-        return Units(pairs, found // count, len(self.keys))
+        return Units(pairs, found // count)
+
+    def sum_of_squares(self, column: Any, units: Units) -> Any:
+        """For each group, the squares of its units' sums, added up."""
+        import numpy as np
+
+        weights = np.nan_to_num(column.to_numpy())
+        sums = np.bincount(units.of_rows, weights=weights, minlength=len(units.groups))
+        return np.bincount(units.groups, weights=sums**2, minlength=len(self.keys))
+
+
+class Units(NamedTuple):
+    """The units of all groups: the unit of each row, and the group of each unit."""
+
+    of_rows: Any
+    groups: Any
 
 
 def codes_of(column: Any) -> Any:
     """The numbers of a categorical column's cells; pandas keeps them in as few bits as it can."""
     return column.cat.codes.to_numpy().astype("int64")
-
-
-class Units(NamedTuple):
-    """The units of all groups: the unit of each row, the group of each unit, how many groups."""
-
-    of_rows: Any
-    groups: Any
-    size: int
-
-    def sum_of_squares(self, column: Any, rows: Any) -> Any:
-        """For each group, the squares of its units' sums, added up."""
-        import numpy as np
-
-        weights = np.nan_to_num(column.to_numpy()[rows])
-        sums = np.bincount(self.of_rows[rows], weights=weights, minlength=len(self.groups))
-        return np.bincount(self.groups, weights=sums**2, minlength=self.size)
 
 
 def _condensed(texts: Mapping[str, Any], numbers: Mapping[str, Any]) -> pd.DataFrame:

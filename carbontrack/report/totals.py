@@ -7,7 +7,7 @@ the sum of squares, and the models' errors on different processors share a part.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from math import isnan
 from typing import TYPE_CHECKING, Any
@@ -79,8 +79,27 @@ USUAL_UNCERTAINTY = {
 half-width on a side is split among its components in proportion to their energy times this, so only
 the ratios matter."""
 
-_MODELLED = ("cpu", "ram")
-"""The components whose models err apart on different processors."""
+
+class _Apart(NamedTuple):
+    """What errs alike in itself, and apart from others: a column, and for which bases.
+
+    Attributes:
+        common: the share of the variance that all units have in common.
+    """
+
+    unit: str
+    bases: tuple[str, ...]
+    common: float
+
+
+_MODEL = _Apart("cpu_model", ("modelled", "assumed"), COMMON)
+_APART = {"cpu": _MODEL, "ram": _MODEL, "gpu": _Apart("host_id", ("measured",), 0.0)}
+"""By component. On different processors, the models of processor and memory err apart in part. A
+GPU's sensor has a gain that is fixed for the board and differs between boards (Yang, Adámek,
+Armour, SC'24), so measured GPUs err together on one host and apart on different ones."""
+_WIDTHS = [(side, unit) for side in ("below", "above") for unit in ("kwh", "g")]
+_ApartSums = Mapping[str, tuple[Groups, Units, Any]]
+"""By unit: half-widths, the group of each, and its unit."""
 _SLICE_ROWS = 1 << 17
 """Rows whose terms are in memory at once, which are some four hundred bytes of each."""
 UNKNOWN_SHARE = 0.01
@@ -203,13 +222,15 @@ def totals(frame: pd.DataFrame, by: str | None = None) -> list[Total]:
 class RecordSums:
     """The sums of records that come in any number of frames.
 
-    Memory grows with the groups and the kinds of records in them, not with the records.
+    Memory grows with the groups, and in each group with the hosts and processors whose errors are
+    told apart; not with the records.
     """
 
     def __init__(self, by: str | None = None) -> None:
         """`by` is the grouping whose totals will be asked for, beside the sum of all."""
         self._by = by
         self._kinds = PartialSums()
+        self._apart = {apart.unit: PartialSums() for apart in _APART.values()}
         self._modelled = PartialSums()
 
     def add(self, frame: pd.DataFrame) -> None:
@@ -219,16 +240,32 @@ class RecordSums:
             ConfigError: there is no such grouping.
         """
         for start in range(0, max(len(frame), 1), _SLICE_ROWS):
-            rows = _with_few_texts(frame.iloc[start : start + _SLICE_ROWS])
-            self._kinds.add(_kinds_of(rows, self._by), _terms(rows))
-            hosts_and_processors = {name: rows[name] for name in ("host_id", "cpu_model")}
-            is_modelled = _is_modelled(rows, *_MODELLED)
-            self._modelled.add(hosts_and_processors, {"runs": is_modelled.astype("float64")})
+            self._add(_with_few_texts(frame.iloc[start : start + _SLICE_ROWS]))
+
+    def _add(self, rows: pd.DataFrame) -> None:
+        key = _key_of(rows, self._by)
+        bases = {_basis_of(name): rows[_basis_of(name)] for name in COMPONENTS}
+        terms = _terms(rows)
+        self._kinds.add({"key": key, **bases}, terms)
+        for unit, sums in self._apart.items():
+            some, widths = _apart_widths(rows, terms, unit)
+            sums.add({"key": key[some], unit: rows[unit][some]}, widths)
+            if unit == _MODEL.unit:
+                on = {name: rows[name][some] for name in ("host_id", "cpu_model")}
+                self._modelled.add(on, {"runs": some[some].astype("float64")})
 
     def totals(self, by: str | None = None) -> list[Total]:
         """As the function `totals`; `by` is the grouping of these sums, or None."""
         sums = self._kinds.joined()
-        found = list(_totals(sums, Groups(sums, None if by is None else sums["key"])))
+        if not len(sums):
+            return []
+        groups = Groups(sums["key"], grouped=by is not None)
+        apart = {}
+        for unit, parts in self._apart.items():
+            widths = parts.joined()
+            within = groups.of(widths["key"])
+            apart[unit] = within, within.units(codes_of(widths[unit])), widths
+        found = list(_totals(sums, groups, apart))
         if by == "day":
             return sorted(found, key=lambda total: total.key or "")
         return sorted(found, key=lambda total: (-(total.emissions_g or 0.0), total.key or ""))
@@ -238,10 +275,8 @@ class RecordSums:
 
         Hosts that are unknown are not counted; processors without a name count as one.
         """
-        sums = self._modelled.joined()
-        sums = sums[sums["runs"] > 0.0]
-        processors = sums["cpu_model"].nunique(dropna=False)
-        return ModelledOn(int(sums["host_id"].nunique()), int(processors))
+        on = self._modelled.joined()
+        return ModelledOn(on["host_id"].nunique(), on["cpu_model"].nunique(dropna=False))
 
     def uncounted(self) -> dict[str, int]:
         """In how many records something was not measured, by the code of the fault."""
@@ -268,22 +303,13 @@ def _with_few_texts(rows: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def _kinds_of(frame: pd.DataFrame, by: str | None) -> dict[str, Any]:
-    """The texts that tell which records can be added up before the rule is applied.
-
-    They are the group, the basis of each component, and what errs alike in itself, where it does.
-    """
+def _key_of(frame: pd.DataFrame, by: str | None) -> Any:
+    """What the group of each record has in common; nothing where there is one group."""
     import pandas as pd
 
-    nothing = pd.Series(pd.Categorical([None] * len(frame), categories=[]), index=frame.index)
-    key = nothing if by is None else keys_of(frame, by)
-    measured = (frame["gpu_basis"] == "measured").to_numpy(dtype=bool)
-    return {
-        "key": key,
-        **{_basis_of(name): frame[_basis_of(name)] for name in COMPONENTS},
-        "cpu_model": frame["cpu_model"].where(_is_modelled(frame, *_MODELLED)),
-        "host_id": frame["host_id"].where(measured),
-    }
+    if by is not None:
+        return keys_of(frame, by)
+    return pd.Series(pd.Categorical([None] * len(frame), categories=[]), index=frame.index)
 
 
 def _terms(frame: pd.DataFrame) -> dict[str, Any]:
@@ -347,10 +373,23 @@ def _basis_of(component: str) -> str:
     return "basis" if component == "other" else f"{component}_basis"
 
 
-def _is_modelled(frame: pd.DataFrame, *components: str) -> Any:
-    """In which rows one of the components is known by a model, with or without the part's name."""
-    bases = (frame[_basis_of(name)] for name in components)
-    return sum(basis.isin(("modelled", "assumed")).to_numpy(dtype=bool) for basis in bases) > 0
+def _apart_widths(
+    frame: pd.DataFrame, terms: Mapping[str, Any], unit: str
+) -> tuple[Any, dict[str, Any]]:
+    """The records of which a component errs apart by this unit; and its half-widths in these."""
+    import numpy as np
+
+    rows = {
+        name: frame[_basis_of(name)].isin(apart.bases).to_numpy(dtype=bool)
+        for name, apart in _APART.items()
+        if apart.unit == unit
+    }
+    some = np.any(list(rows.values()), axis=0)
+    return some, {
+        name: np.where(of_component, terms[name], np.nan)[some]
+        for component, of_component in rows.items()
+        for name in (f"{component}_{side}_{in_unit}" for side, in_unit in _WIDTHS)
+    }
 
 
 def _lacks(frame: pd.DataFrame, code: str) -> Any:
@@ -365,13 +404,13 @@ def _lacks(frame: pd.DataFrame, code: str) -> Any:
 # -- of each group: the rule -------------------------------------------------------------------
 
 
-def _totals(sums: pd.DataFrame, groups: Groups) -> Iterator[Total]:
+def _totals(sums: pd.DataFrame, groups: Groups, apart: _ApartSums) -> Iterator[Total]:
     """The sum of each group that has records."""
     runs, known_runs = groups.sum(sums["runs"]), groups.sum(sums["known_runs"])
     summed = {name: groups.known_sum(sums[name]) for name in SUMMED}
     others = _shares(sums, groups) | _making_ends(sums, groups)
     others["market_share"] = _market_share(sums, groups)
-    ends = _Ends(sums, groups)
+    ends = _Ends(sums, groups, apart)
     for index, key in enumerate(groups.keys):
         if runs[index] == 0:
             continue
@@ -398,15 +437,15 @@ def _known(number: Any) -> float | None:
 class _Ends:
     """The intervals of the sums of all groups."""
 
-    def __init__(self, sums: pd.DataFrame, groups: Groups) -> None:
+    def __init__(self, sums: pd.DataFrame, groups: Groups, apart: _ApartSums) -> None:
         import numpy as np
 
-        kinds = list(_kinds(sums, groups))
-        self._half_widths = {
-            (side, unit): np.sqrt(sum(_square(kind, groups, sums, side, unit) for kind in kinds))
-            for side in ("below", "above")
-            for unit in ("kwh", "g")
-        }
+        squares = {width: np.zeros(len(groups.keys)) for width in _WIDTHS}
+        for kind in _kinds(sums):
+            for side, unit in _WIDTHS:
+                width = f"{kind.component}_{side}_{unit}"
+                squares[side, unit] += _square(kind, groups, sums, apart, width)
+        self._half_widths = {width: np.sqrt(square) for width, square in squares.items()}
         self._without = {}
         for unit in ("kwh", "g"):
             # what no meter counted is no error that another record could make up for
@@ -441,69 +480,41 @@ class _Ends:
 
 
 class _Kind(NamedTuple):
-    """The rows in which a component has one basis, and what is common to their errors.
-
-    Attributes:
-        units: what errs alike in itself; None where all of the kind errs alike.
-        common: the share of the variance that all units have in common.
-    """
+    """The rows in which a component has one basis, and what errs apart in it."""
 
     component: str
     rows: Any
-    units: Units | None = None
-    common: float = 1.0
+    apart: _Apart | None = None
 
 
-def _kinds(sums: pd.DataFrame, groups: Groups) -> Iterator[_Kind]:
+def _kinds(sums: pd.DataFrame) -> Iterator[_Kind]:
     """The kinds that there are.
 
-    On different processors, the models of processor and memory err apart in part. A GPU's sensor
-    has a gain that is fixed for the board and differs between boards (Yang, Adámek, Armour, SC'24),
-    so measured GPUs err together on one host and apart on different ones.
-    """
-    processors = hosts = None
-    for component in COMPONENTS:
-        for way, rows in _ways(sums, component):
-            if way == _BY_MODEL:
-                processors = processors or groups.within(codes_of(sums["cpu_model"]))
-                yield _Kind(component, rows, processors, COMMON)
-            elif (component, way) == ("gpu", "measured"):
-                hosts = hosts or groups.within(codes_of(sums["host_id"]))
-                yield _Kind(component, rows, hosts, 0.0)
-            else:
-                yield _Kind(component, rows)
-
-
-_BY_MODEL = "by model"
-
-
-def _ways(sums: pd.DataFrame, component: str) -> Iterator[tuple[str | None, Any]]:
-    """The ways in which a component is known, and the rows of each; None where it is not.
-
     A modelled processor and one of which nothing is known have the same load curve, so both are one
-    way; the same holds for memory.
+    kind; the same holds for memory.
     """
     import numpy as np
 
-    basis = sums[_basis_of(component)]
-    texts = [*basis.cat.categories, None]
-    if component in _MODELLED:
-        texts = [_BY_MODEL if text in ("modelled", "assumed") else text for text in texts]
-    codes = codes_of(basis) % len(texts)  # -1, for none, is the last
-    for way in dict.fromkeys(texts):
-        rows = np.array([text == way for text in texts])[codes]
-        if rows.any():
-            yield way, rows
+    for component in COMPONENTS:
+        basis, apart = sums[_basis_of(component)], _APART.get(component)
+        ways: list[Any] = [*basis.cat.categories, None]
+        if apart is not None:
+            ways = [apart if text in apart.bases else text for text in ways]
+        codes = codes_of(basis) % len(ways)  # -1, for none, is the last
+        for way in dict.fromkeys(ways):
+            rows = np.array([one == way for one in ways])[codes]
+            if rows.any():
+                yield _Kind(component, rows, apart if way == apart else None)
 
 
-def _square(kind: _Kind, groups: Groups, sums: pd.DataFrame, side: str, unit: str) -> Any:
+def _square(kind: _Kind, groups: Groups, sums: pd.DataFrame, apart: _ApartSums, width: str) -> Any:
     """The square of each group's half-width of one kind."""
-    column = sums[f"{kind.component}_{side}_{unit}"]
-    alike = groups.sum(column, kind.rows) ** 2
-    if kind.units is None:
+    alike = groups.sum(sums[width], kind.rows) ** 2
+    if kind.apart is None:
         return alike
-    apart = kind.units.sum_of_squares(column, kind.rows)
-    return kind.common * alike + (1.0 - kind.common) * apart
+    of_units, units, widths = apart[kind.apart.unit]
+    common = kind.apart.common
+    return common * alike + (1.0 - common) * of_units.sum_of_squares(widths[width], units)
 
 
 def _shares(sums: pd.DataFrame, groups: Groups) -> dict[str, Any]:
