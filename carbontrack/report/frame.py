@@ -29,6 +29,7 @@ from carbontrack.report.read import (
     ROWS,
     AnyPath,
     Row,
+    Rows,
     blocks_of,
     check_ending,
     import_pandas,
@@ -115,7 +116,7 @@ def load(
             columns.add(block)
         position.done(file)
     frame, repeated, not_added = columns.added()
-    return Loaded(frame, columns.skipped_lines, repeated, not_added, columns.reason)
+    return Loaded(frame, columns.rows.skipped_lines, repeated, not_added, columns.rows.reason)
 
 
 def files_of(paths: Sequence[AnyPath]) -> list[Path]:
@@ -165,30 +166,31 @@ class _Position:
         self.at(0)
 
 
-class _Columns:
-    """Joins blocks column by column; a column of text is kept as codes into its distinct texts."""
+class WholeRows:
+    """Blocks of rows as frames of the wanted columns, without the rows that are no records.
+
+    Attributes:
+        skipped_lines: lines that hold no record.
+        reason: why the first of these holds none; None where it is no whole row.
+    """
 
     def __init__(self, pd: Any, wanted: Sequence[str]) -> None:
         self._pd = pd
         self._wanted = wanted
-        self._parts: dict[str, list[Any]] = {name: [] for name in wanted}
-        self._texts: dict[str, dict[str, int]] = {
-            name: {}
-            for name in wanted
-            if name not in (*IDS, *TIMES, *NUMBER_COLUMNS, "parent_holds")
-        }
         self.skipped_lines = 0
         self.reason: str | None = None
 
-    def add(self, block: Any) -> None:
-        # pandas leaves the cells as they are in the file; rows have their texts restored already
+    def of(self, block: pd.DataFrame | Rows) -> tuple[pd.DataFrame, bool]:
+        """The rows that have ids and a start, and whether their texts are as in the file.
+
+        pandas leaves the cells as they are there; rows have their texts restored already. Times
+        are times.
+        """
         as_in_file = not isinstance(block, list)
-        if not as_in_file:
-            block = self._from_rows(block)
-        missing = [name for name in self._wanted if name not in block]
-        block = self._whole(block.assign(**dict.fromkeys(missing, None)) if missing else block)
-        for name in self._wanted:
-            self._parts[name].append(self._column(name, block, as_in_file=as_in_file))
+        frame: Any = self._from_rows(block) if isinstance(block, list) else block
+        missing = [name for name in self._wanted if name not in frame]
+        frame = frame.assign(**dict.fromkeys(missing, None)) if missing else frame
+        return self._whole(frame), as_in_file
 
     def _whole(self, block: Any) -> Any:
         """The rows that have ids and a start; times that a spreadsheet rewrote are no times."""
@@ -205,6 +207,46 @@ class _Columns:
                     whole[place] = False
                     self._count_skipped(reason)
         return block if whole.all() else block[whole]
+
+    def _from_rows(self, rows: Iterable[Row | None]) -> pd.DataFrame:
+        records = [record.to_row() for record in records_in(rows, self._count_skipped)]
+        found: pd.DataFrame = self._pd.DataFrame(records, columns=list(self._wanted), dtype=object)
+        return found
+
+    def _count_skipped(self, reason: str) -> None:
+        self.skipped_lines += 1
+        if self.reason is None and reason != NO_ROW:
+            self.reason = reason
+
+
+def texts_of(pd: Any, name: str, column: pd.Series, *, as_in_file: bool) -> tuple[Any, list[str]]:
+    """The column as codes, and the texts that they stand for, without what a file added to them.
+
+    Two codes may stand for one text.
+    """
+    # sorted, so that what depends on the order of texts does not depend on that of rows
+    codes, uniques = pd.factorize(column, sort=True)
+    return codes, [restored(name, str(text)) if as_in_file else str(text) for text in uniques]
+
+
+class _Columns:
+    """Joins blocks column by column; a column of text is kept as codes into its distinct texts."""
+
+    def __init__(self, pd: Any, wanted: Sequence[str]) -> None:
+        self._pd = pd
+        self._wanted = wanted
+        self._parts: dict[str, list[Any]] = {name: [] for name in wanted}
+        self._texts: dict[str, dict[str, int]] = {
+            name: {}
+            for name in wanted
+            if name not in (*IDS, *TIMES, *NUMBER_COLUMNS, "parent_holds")
+        }
+        self.rows = WholeRows(pd, wanted)
+
+    def add(self, block: Any) -> None:
+        block, as_in_file = self.rows.of(block)
+        for name in self._wanted:
+            self._parts[name].append(self._column(name, block, as_in_file=as_in_file))
 
     def added(self) -> tuple[Any, int, NotAdded]:
         """What a sum adds up of all blocks, how many rows were repeated, and what was left out."""
@@ -233,16 +275,6 @@ class _Columns:
         texts = self._pd.Index(list(self._texts[name]), dtype=object)
         return self._pd.Categorical.from_codes(column.astype("int32"), categories=texts)
 
-    def _from_rows(self, rows: Iterable[Row | None]) -> pd.DataFrame:
-        records = [record.to_row() for record in records_in(rows, self._count_skipped)]
-        found: pd.DataFrame = self._pd.DataFrame(records, columns=list(self._wanted), dtype=object)
-        return found
-
-    def _count_skipped(self, reason: str) -> None:
-        self.skipped_lines += 1
-        if self.reason is None and reason != NO_ROW:
-            self.reason = reason
-
     def _column(self, name: str, block: pd.DataFrame, *, as_in_file: bool) -> Any:
         import numpy as np
 
@@ -261,9 +293,7 @@ class _Columns:
         """The column as codes into the texts seen so far; -1 for none."""
         import numpy as np
 
-        # sorted, so that what depends on the order of texts does not depend on that of rows
-        codes, uniques = self._pd.factorize(column, sort=True)
+        codes, texts = texts_of(self._pd, name, column, as_in_file=as_in_file)
         seen = self._texts[name]
-        texts = (restored(name, str(text)) if as_in_file else str(text) for text in uniques)
         ours = [*(seen.setdefault(text, len(seen)) for text in texts), -1]
         return np.array(ours, dtype=np.min_scalar_type(-len(seen) - 1))[codes]
