@@ -20,7 +20,8 @@ from carbontrack.grid.tables import lookup
 from carbontrack.impact.equivalents import compare
 from carbontrack.report.documents import as_bibtex, as_boamps, as_model_card, as_sci
 from carbontrack.report.facts import COLUMNS, Asked, Facts, facts_of
-from carbontrack.report.frame import HOW, Loaded, files_of, load
+from carbontrack.report.frame import HOW, Loaded, load
+from carbontrack.report.sources import files_of
 from carbontrack.report.statement import as_statement
 from carbontrack.report.tables import FORMATS, Summary
 from carbontrack.report.totals import RecordSums, Total, keys_of

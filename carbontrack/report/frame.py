@@ -8,13 +8,11 @@ out is decided before the columns are joined, so that no second frame is made of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carbontrack.errors import ConfigError
-from carbontrack.record import NUMBER_COLUMNS, TIMELINE_SUFFIX
+from carbontrack.record import NUMBER_COLUMNS
 from carbontrack.report.nesting import (
     RULE_COLUMNS,
     SHARED,
@@ -24,25 +22,14 @@ from carbontrack.report.nesting import (
     kept_rows,
     truths,
 )
-from carbontrack.report.read import (
-    NO_ROW,
-    ROWS,
-    AnyPath,
-    Row,
-    Rows,
-    blocks_of,
-    check_ending,
-    import_pandas,
-    records_in,
-)
+from carbontrack.report.read import NO_ROW, AnyPath, Row, Rows, import_pandas, records_in
+from carbontrack.report.sources import Position, Progress, blocks_of_source, sources_of
 from carbontrack.report.spreadsheet import damage
 from carbontrack.sinks.csv_file import restored
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Progress = Callable[[int, int], None]
-"""Called with the bytes read so far and the bytes of all files."""
 IDS = ("record_id", "run_id", "parent_id")
 TIMES = ("started_at", "ended_at")
 TEXTS = (
@@ -107,63 +94,16 @@ def load(
         ConfigError: a file has an ending that no sink writes, or a directory holds none.
     """
     pd = import_pandas("report", "carbontrack report")
-    files = files_of(paths)
+    sources = sources_of(paths)
     wanted = tuple(dict.fromkeys((*IDS, *TIMES, "parent_holds", *TEXTS, *NUMBERS, *extra)))
     columns = _Columns(pd, wanted)
-    position = _Position(files, progress)
-    for file in files:
-        for block in blocks_of(file, wanted, position.at):
+    position = Position(sources, progress)
+    for source in sources:
+        for block in blocks_of_source(source, wanted, position.at):
             columns.add(block)
-        position.done(file)
+        position.done(source)
     frame, repeated, not_added = columns.added()
     return Loaded(frame, columns.rows.skipped_lines, repeated, not_added, columns.rows.reason)
-
-
-def files_of(paths: Sequence[AnyPath]) -> list[Path]:
-    """The files of records among files and directories.
-
-    Raises:
-        OSError: a file is not there.
-        ConfigError: as `load`.
-    """
-    return [file for path in paths for file in _files(Path(path).expanduser())]
-
-
-def _files(path: Path) -> list[Path]:
-    """The file, or the files of a directory that have an ending that sinks write."""
-    if path.is_dir():
-        next(path.iterdir(), None)  # rglob would skip a directory that may not be read
-        found = sorted(file for file in path.rglob("*") if _holds_records(file))
-        if not found:
-            raise ConfigError(f"{path} holds no file that ends in {', '.join(ROWS)}")
-        return found
-    check_ending(path)
-    if not _holds_records(path):
-        raise ConfigError(f"{path} holds timelines; name the file of records beside it")
-    path.stat()  # a missing file is an error before any other is read
-    return [path]
-
-
-def _holds_records(file: Path) -> bool:
-    name = file.name.lower()
-    return file.suffix.lower() in ROWS and not name.endswith(TIMELINE_SUFFIX)
-
-
-class _Position:
-    """Reports how many bytes of all files have been read."""
-
-    def __init__(self, files: Sequence[Path], progress: Progress | None) -> None:
-        self._progress = progress
-        self._all = sum(file.stat().st_size for file in files)
-        self._before = 0
-
-    def at(self, position: int) -> None:
-        if self._progress is not None:
-            self._progress(self._before + position, self._all)
-
-    def done(self, file: Path) -> None:
-        self._before += file.stat().st_size
-        self.at(0)
 
 
 class WholeRows:
@@ -191,6 +131,10 @@ class WholeRows:
         missing = [name for name in self._wanted if name not in frame]
         frame = frame.assign(**dict.fromkeys(missing, None)) if missing else frame
         return self._whole(frame), as_in_file
+
+    def skip(self) -> None:
+        """Count a line, or a file, that holds no record."""
+        self._count_skipped(NO_ROW)
 
     def _whole(self, block: Any) -> Any:
         """The rows that have ids and a start; times that a spreadsheet rewrote are no times."""

@@ -110,6 +110,18 @@ SUMMED = (
     *("emissions_g", "water_l", "embodied_g", "abiotic_kg_sb", "market_emissions_g"),
 )
 
+SUM_FIGURES = (
+    *(*SUMMED, "energy_low_kwh", "energy_high_kwh", "intensity_g_per_kwh"),
+    *("intensity_low_g_per_kwh", "intensity_high_g_per_kwh"),
+)
+SUM_TEXTS = (
+    *("basis", "cpu_basis", "gpu_basis", "ram_basis", "cpu_model", "gpu_models", "host_id"),
+    "faults",
+)
+"""The columns that sums need, beside that of their key."""
+_KEYS = {"name": "name", "region": "region", "host": "host_id", "day": "started_at"}
+"""By way of grouping, the column."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Total:
@@ -169,6 +181,19 @@ class Total:
         return asdict(self)
 
 
+def key_column(by: str) -> str:
+    """The column that a grouping looks at.
+
+    Raises:
+        ConfigError: there is no such grouping.
+    """
+    if by in _KEYS:
+        return _KEYS[by]
+    if by.startswith("label:") and by != "label:":
+        return "labels"
+    raise ConfigError(f"cannot group by {by!r}; ways are name, region, day, host, label:KEY")
+
+
 def keys_of(frame: pd.DataFrame, by: str) -> Any:
     """The key of each record: by name, region, day (UTC), host, or label:K.
 
@@ -177,23 +202,20 @@ def keys_of(frame: pd.DataFrame, by: str) -> Any:
     """
     import pandas as pd
 
-    if by in ("name", "region"):
-        return frame[by]
-    if by == "host":
-        return frame["host_id"]
+    column = frame[key_column(by)]
     if by == "day":
-        days = frame["started_at"].to_numpy().astype("datetime64[D]")
+        days = column.to_numpy().astype("datetime64[D]")
         codes, found = pd.factorize(days, sort=True)
         texts = pd.Index([str(day)[:10] for day in found], dtype=object)
         return pd.Series(pd.Categorical.from_codes(codes, categories=texts), index=frame.index)
-    if by.startswith("label:") and by != "label:":
-        labels = frame["labels"].cat
-        texts = [_label(text, by.removeprefix("label:")) for text in labels.categories]
-        codes, known = pd.factorize(pd.Series(texts, dtype=object))
-        own = pd.Series([*codes, -1], dtype="int32").to_numpy()[labels.codes.to_numpy()]
-        cells = pd.Categorical.from_codes(own, categories=pd.Index(known, dtype=object))
-        return pd.Series(cells, index=frame.index)
-    raise ConfigError(f"cannot group by {by!r}; ways are name, region, day, host, label:KEY")
+    if not by.startswith("label:"):
+        return column
+    labels = column.cat
+    cells = [_label(text, by.removeprefix("label:")) for text in labels.categories]
+    codes, known = pd.factorize(pd.Series(cells, dtype=object))
+    own = pd.Series([*codes, -1], dtype="int32").to_numpy()[labels.codes.to_numpy()]
+    texts = pd.Index(known, dtype=object)
+    return pd.Series(pd.Categorical.from_codes(own, categories=texts), index=frame.index)
 
 
 def _label(text: str, key: str) -> str | None:
