@@ -30,6 +30,8 @@ from carbontrack.sinks.csv_file import restored
 if TYPE_CHECKING:
     import pandas as pd
 
+    from carbontrack.report.totals import RecordSums
+
 IDS = ("record_id", "run_id", "parent_id")
 TIMES = ("started_at", "ended_at")
 TEXTS = (
@@ -76,6 +78,18 @@ class Loaded:
     def nested(self) -> int:
         """The rows that their parent holds."""
         return self.not_added.nested
+
+
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """The sums of records, how many they are, and what was left out of them, as in `Loaded`."""
+
+    sums: RecordSums
+    records: int
+    skipped_lines: int
+    repeated: int
+    not_added: NotAdded
+    reason: str | None = None
 
 
 def load(

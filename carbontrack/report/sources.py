@@ -40,6 +40,11 @@ def files_of(paths: Sequence[AnyPath]) -> list[Path]:
     return [source for source in sources_of(paths) if isinstance(source, Path)]
 
 
+def told_source(path: AnyPath) -> str:
+    """The path as it may be shown: the URL of a database may contain a password."""
+    return str(address_of(path)) if isinstance(path, str) and is_address(path) else str(path)
+
+
 def blocks_of_source(
     source: Source, wanted: Sequence[str], on_position: Callable[[int], None]
 ) -> Iterator[pd.DataFrame | Rows]:

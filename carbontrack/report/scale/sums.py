@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from carbontrack.report.frame import Summed
 from carbontrack.report.nesting import SHARED, NotAdded
 from carbontrack.report.parquet import ENDING, import_pyarrow
 from carbontrack.report.read import import_pandas
@@ -20,18 +20,6 @@ from carbontrack.report.totals import SUM_FIGURES, SUM_TEXTS, RecordSums, key_co
 from carbontrack.system.log import LOGGER
 
 _RULE_COLUMNS = ("status", "parent_holds", "host_id", "scope", "energy_kwh")
-
-
-@dataclass(frozen=True, slots=True)
-class Summed:
-    """The sums of records, and what was left out of them, as in `report.frame.Loaded`."""
-
-    sums: RecordSums
-    records: int
-    skipped_lines: int
-    repeated: int
-    not_added: NotAdded
-    reason: str | None = None
 
 
 def summed(
