@@ -12,6 +12,8 @@
     │   ├── MeterReadError                this read only; the next one may answer
     │   └── MeterGone                     never again; another meter takes over
     ├── SinkError                         a record could not be written; it is counted and said
+    ├── StoreUnavailable                  a team's store does not answer now; try again later
+    │   └── StoreFull                     it has no room for more
     └── BudgetExceeded                    the only error a running measurement may raise, on request
 
 Errors about bad input are raised before anything starts. Once a measurement runs, none of these
@@ -93,6 +95,17 @@ class SinkError(CarbontrackError):
         super().__init__(message)
         self.reason = reason or message
         self.lost_records = lost_records
+
+
+class StoreUnavailable(CarbontrackError):  # noqa: N818 - states a condition
+    """A team's store does not answer now, or not in time; the same call may succeed later.
+
+    What was to be added may be there or not: adding it again does no harm.
+    """
+
+
+class StoreFull(StoreUnavailable):
+    """A team's store has no room for more; nothing of what was to be added is there."""
 
 
 class BudgetExceeded(CarbontrackError):  # noqa: N818 - the public contract names it so

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -48,6 +49,26 @@ def frozen() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A PostgreSQL of the tests' own (`tests.support.postgres`); skips where there is none."""
+    pytest.importorskip("psycopg", reason="needs psycopg")
+    from tests.support.postgres import PostgresServer, trouble
+
+    reason = trouble()
+    if reason is not None:
+        pytest.skip(reason)
+    server = PostgresServer()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def postgres_url(postgres: Any) -> str:
+    """A new, empty schema of it."""
+    return str(postgres.new_schema())
 
 
 @pytest.hookimpl(optionalhook=True)
