@@ -8,11 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from carbontrack.errors import ConfigError, MissingExtra
+from carbontrack.values import NamedTuple
 
-MEMORY_MB = 512
-"""What DuckDB may hold in memory; Python, numpy and the partial sums come on top."""
 THREADS = 4
-BATCH_ROWS = 1 << 17
+
+
+class Limits(NamedTuple):
+    """What may be in memory at once; Python, numpy and the sums come on top.
+
+    Attributes:
+        memory_mb: what DuckDB holds before it spills.
+        batch_rows: rows that are handed to Python at once.
+    """
+
+    memory_mb: int = 512
+    batch_rows: int = 1 << 17
+
+
 FEATURE = "carbontrack report on Parquet, a database or more than a few hundred megabytes"
 
 
@@ -36,11 +48,12 @@ class Engine:
     batches. All see the same tables.
     """
 
-    def __init__(self, folder: Path, memory_mb: int = MEMORY_MB) -> None:
+    def __init__(self, folder: Path, limits: Limits) -> None:
         self._duckdb = import_duckdb()
+        self._batch_rows = limits.batch_rows
         self._connection = self._duckdb.connect(
             config={
-                "memory_limit": f"{memory_mb}MB",
+                "memory_limit": f"{limits.memory_mb}MB",
                 "temp_directory": str(folder / "spilled"),
                 # nothing is fetched, and no variable of Python is taken for a table
                 "autoinstall_known_extensions": False,
@@ -73,12 +86,13 @@ class Engine:
             found: list[tuple[Any, ...]] = session.execute(query).fetchall()
         return found
 
-    def batches(self, query: str, rows: int = BATCH_ROWS) -> Iterator[Any]:
+    def batches(self, query: str) -> Iterator[Any]:
         """The rows of a query as record batches of Arrow.
 
         Raises:
             ConfigError: as `run`.
         """
+        rows = self._batch_rows
         with self._session() as session, session.sql(query).to_arrow_reader(rows) as reader:
             yield from (batch for batch in reader if len(batch))
 

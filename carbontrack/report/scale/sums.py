@@ -11,7 +11,7 @@ from carbontrack.report.frame import Summed
 from carbontrack.report.nesting import SHARED, NotAdded
 from carbontrack.report.parquet import ENDING, import_pyarrow
 from carbontrack.report.read import import_pandas
-from carbontrack.report.scale.engine import FEATURE, Engine, import_duckdb
+from carbontrack.report.scale.engine import FEATURE, Engine, Limits, import_duckdb
 from carbontrack.report.scale.once import Once
 from carbontrack.report.scale.relation import make_view
 from carbontrack.report.scale.staging import StagedFiles
@@ -19,11 +19,17 @@ from carbontrack.report.sources import Position, Progress, Source
 from carbontrack.report.totals import SUM_FIGURES, SUM_TEXTS, RecordSums, key_column
 from carbontrack.system.log import LOGGER
 
+_LIMITS = Limits()
 _RULE_COLUMNS = ("status", "parent_holds", "host_id", "scope", "energy_kwh")
 
 
 def summed(
-    sources: Sequence[Source], by: str, *, progress: Progress | None = None, distinct: bool = False
+    sources: Sequence[Source],
+    by: str,
+    *,
+    progress: Progress | None = None,
+    distinct: bool = False,
+    limits: Limits = _LIMITS,
 ) -> Summed:
     """The sums of the records in all sources, by a grouping and of all.
 
@@ -41,7 +47,7 @@ def summed(
     with _scratch() as folder:
         staging = StagedFiles(folder, (*_RULE_COLUMNS, *SUM_FIGURES, *SUM_TEXTS, key))
         files = list(_files(staging, sources, progress))
-        engine = Engine(folder)
+        engine = Engine(folder, limits)
         try:
             return _summed(engine, files, by, staging, distinct=distinct)
         finally:
