@@ -77,7 +77,7 @@ def csv_of(address: Address, wanted: Sequence[str]) -> Iterator[BufferedReader]:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             query = _query(psycopg.sql, connection, address, wanted)
             with connection.cursor() as cursor, cursor.copy(query) as copy:
-                yield BufferedReader(_Stream(copy), 1 << 20)
+                yield BufferedReader(_Copied(copy), 1 << 20)
     except psycopg.Error as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(f"cannot read the records in {address}: {reason}") from error
@@ -133,7 +133,7 @@ def _cell(sql: Any, name: str, kind: str, several: bool) -> Any:  # noqa: FBT001
     return column
 
 
-class _Stream(RawIOBase):
+class _Copied(RawIOBase):
     """What a database copies, as a file."""
 
     def __init__(self, copy: Any) -> None:

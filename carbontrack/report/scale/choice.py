@@ -18,7 +18,7 @@ _ARCHIVE = "carbontrack-archive.json"
 _INSTALL = 'pip install "carbontrack[scale]" for less memory'
 
 
-class Choice(NamedTuple):
+class HowRead(NamedTuple):
     """How records are read, and why."""
 
     with_duckdb: bool
@@ -27,24 +27,24 @@ class Choice(NamedTuple):
 
 def chosen(
     sources: Sequence[Source], *, whole_rows: bool = False, large_bytes: int = LARGE_BYTES
-) -> Choice:
+) -> HowRead:
     """How the records of these sources are read.
 
     `whole_rows` says that more than sums is asked for, so that the records have to be in memory.
     """
     if whole_rows:
-        return Choice(with_duckdb=False, why="a page and documents need every record in memory")
+        return HowRead(with_duckdb=False, why="a page and documents need every record in memory")
     if any(not isinstance(source, Path) for source in sources):
-        return Choice(with_duckdb=True, why="a database of PostgreSQL may be of any size")
+        return HowRead(with_duckdb=True, why="a database of PostgreSQL may be of any size")
     if any(source.suffix.lower() == ENDING for source in sources if isinstance(source, Path)):
-        return Choice(with_duckdb=True, why="Parquet is its format")
+        return HowRead(with_duckdb=True, why="Parquet is its format")
     size = sum(map(size_bytes, sources))
     told = f"{size / 1e6:,.0f} MB, and {large_bytes / 1e6:,.0f} MB or more are too much for memory"
     if size < large_bytes:
-        return Choice(with_duckdb=False, why=f"{size / 1e6:,.1f} MB fit into memory")
+        return HowRead(with_duckdb=False, why=f"{size / 1e6:,.1f} MB fit into memory")
     if find_spec("duckdb") is None or find_spec("pyarrow") is None:
-        return Choice(with_duckdb=False, why=f"{told}, but DuckDB is not installed: {_INSTALL}")
-    return Choice(with_duckdb=True, why=told)
+        return HowRead(with_duckdb=False, why=f"{told}, but DuckDB is not installed: {_INSTALL}")
+    return HowRead(with_duckdb=True, why=told)
 
 
 def are_distinct(paths: Sequence[AnyPath], sources: Sequence[Source]) -> bool:
