@@ -11,8 +11,9 @@ from carbontrack.report.read import AnyPath
 from carbontrack.report.sources import Source, size_bytes
 from carbontrack.values import NamedTuple
 
-LARGE_BYTES = 200_000_000
-"""Of files of other formats than Parquet: from here on a frame of them would take gigabytes."""
+LARGE_BYTES = 500_000_000
+"""Of files of other formats than Parquet. A million rows, of which pandas makes a frame in less time
+and as much memory as DuckDB takes for any number."""
 _ARCHIVE = "carbontrack-archive.json"
 """The file that marks the folders of `carbontrack compact`."""
 _INSTALL = 'pip install "carbontrack[scale]" for less memory'

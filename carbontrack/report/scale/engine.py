@@ -21,7 +21,7 @@ class Limits(NamedTuple):
         batch_rows: rows that are handed to Python at once.
     """
 
-    memory_mb: int = 512
+    memory_mb: int = 256
     batch_rows: int = 1 << 17
 
 
