@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,8 @@ from carbontrack.record import Record
 from carbontrack.report.scale.engine import Limits
 from carbontrack.report.scale.sums import summed
 from tests.support.many_records import FORMATS, as_csv, assert_same, by_pandas, lists_of_records
+
+pytest.importorskip("duckdb", reason="needs the extra scale")
 
 SMALL = Limits(memory_mb=256, batch_rows=2)
 """Parts so small that what belongs together comes in several."""

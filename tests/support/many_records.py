@@ -11,8 +11,6 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from carbontrack.record import COLUMNS, NUMBER_COLUMNS, Record
@@ -119,6 +117,8 @@ FORMATS = (as_csv, as_json_lines, as_sqlite, as_parquet, as_typed_parquet)
 
 def _parquet(path: Path, rows: Sequence[Record], *, typed: bool) -> Path:
     import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     columns = {}
     for name in COLUMNS:

@@ -12,8 +12,8 @@ from carbontrack.report.sources import Source, size_bytes
 from carbontrack.values import NamedTuple
 
 LARGE_BYTES = 500_000_000
-"""Of files of other formats than Parquet. A million rows, of which pandas makes a frame in less time
-and as much memory as DuckDB takes for any number."""
+"""Of files of other formats than Parquet; about a million rows. pandas makes a frame of fewer in
+less time, and in no more memory than DuckDB takes for any number."""
 _ARCHIVE = "carbontrack-archive.json"
 """The file that marks the folders of `carbontrack compact`."""
 _INSTALL = 'pip install "carbontrack[scale]" for less memory'

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 
@@ -37,6 +36,8 @@ from tests.support.many_records import (
     lists_of_records,
 )
 from tests.support.records import HOSTILE, a_record
+
+pytest.importorskip("duckdb", reason="needs the extra scale")
 
 PEAK = """
 import resource, sys
@@ -125,6 +126,8 @@ def test_what_is_no_parquet_is_passed_over(
 
 def test_a_column_of_another_kind_is_an_error(tmp_path: Path) -> None:
     """Texts where numbers belong are not taken for unknown."""
+    import pyarrow.parquet as pq
+
     path = as_typed_parquet(tmp_path, [a_record(1)])
     table = pq.read_table(path)
     place = table.schema.get_field_index("energy_kwh")
