@@ -21,6 +21,7 @@ from carbontrack.report.frame import IDS, NUMBERS, TEXTS, TIMES
 from carbontrack.report.postgres import address_of
 from carbontrack.report.read import iter_records, read_records
 from carbontrack.report.scale.choice import are_distinct, chosen
+from carbontrack.report.scale.engine import Limits
 from carbontrack.report.scale.sums import summed
 from carbontrack.report.sources import sources_of
 from carbontrack.sinks.csv_file import HEADER, record_line
@@ -110,6 +111,20 @@ def test_rows_of_codecarbon_are_added_up_too(tmp_path: Path) -> None:
     as_typed_parquet(tmp_path, [a_record(1)])
     found = summed(sources_of([tmp_path]), "name")
     assert {total.key for total in found.sums.totals("name")} == {"theirs", "train"}
+
+
+def test_a_circle_of_parents_leaves_no_row_out(tmp_path: Path) -> None:
+    """Rows that hold each other count; what hangs on them stays inside."""
+
+    def row(number: int, parent: int) -> Record:
+        own = {"record_id": f"run-{number}:1", "run_id": f"run-{number}", "energy_kwh": 1.0}
+        return a_record(**own, parent_id=f"run-{parent}:1", parent_holds=True)
+
+    rows = [row(1, 1), row(3, 4), row(4, 5), row(5, 3), row(6, 5), row(7, 6)]
+    for limits in (Limits(), Limits(memory_mb=64, batch_rows=1)):
+        found = summed([as_typed_parquet(tmp_path, rows)], "name", limits=limits)
+        assert (found.records, found.not_added.nested) == (4, 2)
+        assert_same(found, by_pandas(as_csv(tmp_path, rows), "name"), "name")
 
 
 def test_what_is_no_parquet_is_passed_over(
