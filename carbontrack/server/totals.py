@@ -9,7 +9,7 @@ from typing import Any
 
 from carbontrack.report.frame import Loaded, columns_of, load_rows
 from carbontrack.report.tables import Summary
-from carbontrack.report.totals import Total, keys_of, modelled_on, totals, uncounted
+from carbontrack.report.totals import RecordSums, Total
 from carbontrack.server.limits import Refused
 from carbontrack.store.base import Store
 from carbontrack.values import NamedTuple
@@ -65,11 +65,11 @@ def load_project(store: Store, query: ReportQuery, most: int) -> Loaded:
         MissingExtra: pandas is not installed.
     """
     extra = ("labels",) if query.by.startswith("label:") else ()
-    found = store.rows(
-        query.project, since=query.since, until=query.until, columns=columns_of(extra)
-    )
+    with_jobs = query.by == "job"
+    columns = columns_of(extra, with_jobs=with_jobs)
+    found = store.rows(query.project, since=query.since, until=query.until, columns=columns)
     with closing(found) as rows:
-        return load_rows(_at_most(rows, most), extra=extra)
+        return load_rows(_at_most(rows, most), extra=extra, with_jobs=with_jobs)
 
 
 def _at_most(rows: Iterator[dict[str, Any]], most: int) -> Iterator[dict[str, Any]]:
@@ -88,21 +88,22 @@ def summary_of(loaded: Loaded, query: ReportQuery) -> Summary:
     Raises:
         ConfigError: there is no such grouping.
     """
-    frame = loaded.frame
-    if len(frame) == 0:
-        keys_of(frame, query.by)  # an unknown grouping is an error even where there are no records
+    sums = RecordSums(query.by)
+    sums.add(loaded.frame)  # an unknown grouping is an error even where there are no records
+    if len(loaded.frame) == 0:
         return Summary(query.by, no_total(), (), [query.project])
     return Summary(
         by=query.by,
-        total=totals(frame)[0],
-        groups=totals(frame, query.by),
+        total=sums.totals()[0],
+        groups=sums.totals(query.by),
         sources=[query.project],
         skipped_lines=loaded.skipped_lines,
         repeated=loaded.repeated,
         not_added=loaded.not_added,
         reason=loaded.reason,
-        modelled_on=modelled_on(frame),
-        uncounted=uncounted(frame),
+        jobs=loaded.jobs,
+        modelled_on=sums.modelled_on(),
+        uncounted=sums.uncounted(),
     )
 
 
