@@ -34,7 +34,7 @@ def chosen(
     """
     if whole_rows:
         return HowRead(
-            with_duckdb=False, why="jobs, pages and documents need all records in memory"
+            with_duckdb=False, why="more than sums needs all records in memory"
         )
     if any(not isinstance(source, Path) for source in sources):
         return HowRead(with_duckdb=True, why="a database of PostgreSQL may be of any size")
