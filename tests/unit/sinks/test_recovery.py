@@ -99,6 +99,18 @@ def test_a_kill_after_any_byte_leaves_what_was_finished_as_it_was(tmp_path: Path
         assert found == waiting | {outputs[2]: expected}
 
 
+def test_a_row_that_waited_for_a_full_disk_is_written_as_it_was_finished(tmp_path: Path) -> None:
+    """Killed before the end of its run was noted: the row that waits is the one that is written."""
+    place = tmp_path / "runs.csv"
+    journal = left_behind(tmp_path / "state")
+    journal.checkpoint(a_record(1, energy_kwh=1.0), [str(place)])
+    journal.enqueue(a_record(1, energy_kwh=2.0), str(place))
+    journal.close()
+    recover(tmp_path / "state")
+
+    assert list(iter_records(place)) == [a_record(1, energy_kwh=2.0)]
+
+
 def test_what_cannot_be_written_stays_for_the_next_time(tmp_path: Path) -> None:
     """A missing directory is told; when it is back, the record is written."""
     place = tmp_path / "out" / "runs.csv"
