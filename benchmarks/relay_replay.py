@@ -1,13 +1,14 @@
 """Processes of one record that end together, with a relay and without one.
 
-    python benchmarks/relay_replay.py --senders 10000 --within-s 1
+    python benchmarks/relay_replay.py --senders 10000 --within-s 1 [--server serve]
 
 Each sender is a connection of its own that posts one record and waits for the answer as long as a
 process does at its end. Who gets none leaves the record in a journal, as a process does. Without a
 relay they post to the server itself, and journals wait for somebody to send them; with one they
-post to it, and it sends what is in the journals too. Printed as JSON: how many were answered in
-time, when the server had all of them, how many connections and requests it saw, and the CPU
-seconds of the server and of the relay.
+post to it, and it sends what is in the journals too. The server is the receiver of the tests, or
+`carbontrack serve` on SQLite, which does not tell how many connections it had. Printed
+as JSON: how many were answered in time, when the server had all of them, how many connections and
+requests it saw, and the CPU seconds of the server and of the relay.
 """
 
 from __future__ import annotations
@@ -24,16 +25,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT)]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks" / "fleet")]
 
 import psutil  # noqa: E402 - path set
+from servers import started  # noqa: E402
 
 from carbontrack.record import Record, replace  # noqa: E402
 from carbontrack.sinks.journal.file import JournalFile  # noqa: E402
@@ -85,6 +89,70 @@ def serve(end: Connection) -> None:
             )
 
 
+class Seen(NamedTuple):
+    """What a server has seen: distinct records, all that came, connections and requests."""
+
+    records: int
+    times: int
+    connections: int | None
+    requests: int
+
+
+class ServerRun(NamedTuple):
+    """A server that runs: where, with which token, how to ask it, and its CPU seconds."""
+
+    url: str
+    token: str | None
+    seen: Callable[[], Seen]
+    cpu_s: Callable[[], float]
+
+
+@contextmanager
+def receiver() -> Iterator[ServerRun]:
+    """The receiver of the tests in a process of its own."""
+    ours, theirs = multiprocessing.Pipe()
+    server = multiprocessing.Process(target=serve, args=(theirs,))
+    server.start()
+
+    def seen() -> Seen:
+        ours.send("figures")
+        return Seen(*ours.recv())
+
+    yield ServerRun(ours.recv(), None, seen, lambda: cpu_s_of(server.pid))
+    ours.send("")
+    server.join()
+
+
+@contextmanager
+def team_server(place: Path) -> Iterator[ServerRun]:
+    """`carbontrack serve` on SQLite."""
+    with started("serve", place, None) as server:
+        metrics = server.url.replace("/v1/records", "/metrics")
+
+        def seen() -> Seen:
+            with urllib.request.urlopen(metrics) as answer:
+                lines = answer.read().decode().splitlines()
+            return Seen(
+                _sum(lines, "carbontrack_server_records_total", 'result="stored"'),
+                _sum(lines, "carbontrack_server_records_total", ""),
+                None,
+                _sum(lines, "carbontrack_server_requests_total", "/v1/records"),
+            )
+
+        yield ServerRun(server.url, server.token, seen, server.cpu_s)
+
+
+def _sum(lines: Iterable[str], name: str, part: str) -> int:
+    """The sum of a metric's values whose labels have the part."""
+    found = (line for line in lines if line.startswith(name) and part in line)
+    return round(sum(float(line.split()[-1]) for line in found))
+
+
+def cpu_s_of(pid: int | None) -> float:
+    """CPU seconds of a process."""
+    return sum(psutil.Process(pid).cpu_times()[:2])
+
+
 class Sender:
     """One sender, from its connection to the answer or the end of its patience."""
 
@@ -118,12 +186,15 @@ class Sender:
         self._end.close()
 
 
-def send(state: Path, url: str, numbers: range, within_s: float, end: Connection) -> None:
+def send(
+    state: Path, to: tuple[str, str | None], numbers: range, within_s: float, end: Connection
+) -> None:
     """Some senders in one process, evenly over the time; those without an answer leave journals."""
     more_files()
+    url, token = to
     parts = urlsplit(url)
     address, selector = (str(parts.hostname), int(parts.port or 80)), selectors.DefaultSelector()
-    requests = {number: request_of(parts.path, parts.netloc, number) for number in numbers}
+    requests = {number: request_of(parts.path, parts.netloc, token, number) for number in numbers}
     kept, open_ones, next_one = set[int](), dict[Sender, None](), iter(numbers)
     began_s, step_s, started, is_last = time.monotonic(), within_s / len(numbers), 0, False
     while not is_last or open_ones:
@@ -157,11 +228,12 @@ def late_ones(senders: Iterable[Sender], now_s: float) -> list[Sender]:
     return list(itertools.takewhile(lambda sender: sender.give_up_s < now_s, senders))
 
 
-def request_of(path: str, host: str, number: int) -> bytes:
+def request_of(path: str, host: str, token: str | None, number: int) -> bytes:
     """The request of a sender."""
     body = json_line([record_object(record(number))])
+    bearer = f"Authorization: Bearer {token}\r\n" if token else ""
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{bearer}"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
@@ -174,68 +246,62 @@ def leave(state: Path, number: int, url: str) -> None:
     file.close()
 
 
-def start_relay(state: Path, server: str) -> tuple[subprocess.Popen[bytes], str]:
+def start_relay(state: Path, server: ServerRun) -> tuple[subprocess.Popen[bytes], str]:
     """A relay, and where it takes records."""
     relay = subprocess.Popen(
         [
-            *(sys.executable, "-m", "carbontrack", "relay", "--json", "--to", server),
+            *(sys.executable, "-m", "carbontrack", "relay", "--json", "--to", server.url),
             *("--listen", "127.0.0.1:0"),
         ],
         cwd=ROOT,
-        env=os.environ | {"CARBONTRACK_STATE_DIR": str(state)},
+        env=os.environ
+        | {"CARBONTRACK_STATE_DIR": str(state), "CARBONTRACK_HTTP_TOKEN": server.token or ""},
         stdout=subprocess.PIPE,
     )
     assert relay.stdout is not None
     return relay, json.loads(relay.stdout.readline())["listen"]
 
 
-def replay(given: argparse.Namespace, state: Path, *, with_relay: bool) -> dict[str, Any]:
+def replay(given: argparse.Namespace, place: Path, *, with_relay: bool) -> dict[str, Any]:
     """One replay; the figures."""
-    ours, theirs = multiprocessing.Pipe()
-    server = multiprocessing.Process(target=serve, args=(theirs,))
-    server.start()
-    url, relay = ours.recv(), None
-    if with_relay:
-        relay, url_of_senders = start_relay(state, url)
-    else:
-        url_of_senders = url
-    began_s = time.monotonic()
-    answered = _send_all(given, state, url_of_senders)
-    sent_s = time.monotonic() - began_s
-    seen = _seen(ours)
-    while with_relay and seen[0] < given.senders and time.monotonic() - began_s < GIVE_UP_S:
-        time.sleep(0.2)
-        seen = _seen(ours)
-    figures = {
-        "relay": with_relay,
-        "senders": given.senders,
-        "answered in time": answered,
-        "at the server": seen[0],
-        "more than once": seen[1] - seen[0],
-        "seconds until all senders had ended": round(sent_s, 1),
-        "seconds until the server had them": round(time.monotonic() - began_s, 1),
-        "connections": seen[2],
-        "requests": seen[3],
-        "CPU seconds of the server": round(sum(psutil.Process(server.pid).cpu_times()[:2]), 2),
-        "load": os.getloadavg()[0],
-    }
-    if relay is not None:
-        figures["CPU seconds of the relay"] = round(
-            sum(psutil.Process(relay.pid).cpu_times()[:2]), 2
-        )
-        relay.terminate()
-        relay.communicate()
-    ours.send("")
-    server.join()
+    with team_server(place) if given.server == "serve" else receiver() as server:
+        state = place / "state"
+        state.mkdir()
+        relay, to = None, (server.url, server.token)
+        if with_relay:
+            relay, url = start_relay(state, server)
+            to = url, None
+        began_s = time.monotonic()
+        answered = _send_all(given, state, to)
+        sent_s = time.monotonic() - began_s
+        seen = server.seen()
+        while (
+            with_relay and seen.records < given.senders and time.monotonic() - began_s < GIVE_UP_S
+        ):
+            time.sleep(0.2)
+            seen = server.seen()
+        figures = {
+            "server": given.server,
+            "relay": with_relay,
+            "senders": given.senders,
+            "answered in time": answered,
+            "at the server": seen.records,
+            "more than once": seen.times - seen.records,
+            "seconds until all senders had ended": round(sent_s, 1),
+            "seconds until the server had them": round(time.monotonic() - began_s, 1),
+            "connections": seen.connections,
+            "requests": seen.requests,
+            "CPU seconds of the server": round(server.cpu_s(), 2),
+            "load": os.getloadavg()[0],
+        }
+        if relay is not None:
+            figures["CPU seconds of the relay"] = round(cpu_s_of(relay.pid), 2)
+            relay.terminate()
+            relay.communicate()
     return figures
 
 
-def _seen(ours: Connection) -> tuple[int, int, int, int]:
-    ours.send("figures")
-    return ours.recv()
-
-
-def _send_all(given: argparse.Namespace, state: Path, url: str) -> int:
+def _send_all(given: argparse.Namespace, state: Path, to: tuple[str, str | None]) -> int:
     share, answered = given.senders // given.processes, 0
     pipes: list[Connection] = []
     clients = []
@@ -244,7 +310,7 @@ def _send_all(given: argparse.Namespace, state: Path, url: str) -> int:
         mine, other = multiprocessing.Pipe()
         pipes.append(mine)
         clients.append(
-            multiprocessing.Process(target=send, args=(state, url, numbers, given.within_s, other))
+            multiprocessing.Process(target=send, args=(state, to, numbers, given.within_s, other))
         )
     for client in clients:
         client.start()
@@ -262,6 +328,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--processes", type=int, default=2, help="that the senders are replayed from"
     )
+    parser.add_argument("--server", choices=("receiver", "serve"), default="receiver")
     given = parser.parse_args(argv)
     given.senders -= given.senders % given.processes
     for with_relay in (False, True):

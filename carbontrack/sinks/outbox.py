@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from carbontrack.sinks.delivery import LeftoverQueue
 from carbontrack.sinks.journal.file import JournalFile
@@ -51,7 +52,7 @@ class Outbox:
         moved: list[Key] = []
         try:
             for key in keys:
-                self._opened().put(key, file.get(key) or {})
+                self._put(key, file)
                 moved.append(key)
         except OSError:
             if self.queue is not None:
@@ -77,6 +78,13 @@ class Outbox:
         if self.queue is not None:
             self.queue.file.abandon()
 
+    def _put(self, key: Key, file: JournalFile) -> None:
+        """Copy an entry; a recovered one never replaces what the run has said itself."""
+        there, entry = self._opened(), file.get(key) or {}
+        before = there.get(key)
+        if before is None or not is_recovered(entry) or is_recovered(before):
+            there.put(key, entry)
+
     def _opened(self) -> JournalFile:
         if self.queue is None:
             name = f"outbox-{os.getpid()}"
@@ -95,6 +103,12 @@ class Outbox:
 def waiting(file: JournalFile, *urls: str) -> list[Key]:
     """The keys of the records that wait for one of the addresses."""
     return [key for key in file.keys(SEND) if key[1] in urls]
+
+
+def is_recovered(entry: Mapping[str, Any]) -> bool:
+    """Whether the record of an entry was made from a checkpoint."""
+    record = entry.get("record")
+    return isinstance(record, Mapping) and record.get("status") == "recovered"
 
 
 _scans = PerProcess(threading.Lock)

@@ -222,7 +222,8 @@ class DeadLetters:
             return
         if isinstance(letter.get("output"), str):
             self.output = letter["output"]
-        self._waiting[record.record_id] = record
+        if record.status != "recovered" or record.record_id not in self._waiting:
+            self._waiting[record.record_id] = record
         self._lines.setdefault(record.record_id, []).append(line)
 
 

@@ -175,21 +175,40 @@ def recovered_from(
 
 
 def _end_runs(file: JournalFile) -> Iterator[Recovered]:
-    """Turn each open run into undelivered records; yields those that need no file written."""
+    """Turn each open run into undelivered records; yields those that need no file written.
+
+    A process may have been killed after it had finished a record and before it noted that. What
+    waits for an output is then the record itself, and stays; servers whose own is not there get
+    the same one. A file may have it already, and gets a row that yields to it.
+    """
+    waiting = _waiting_by_id(file)
     for key in file.keys(RUN):
-        record, outputs = record_in(file, key), _outputs(file, key)
-        if record is None or outputs is None:
+        checkpoint, outputs = record_in(file, key), _outputs(file, key)
+        if checkpoint is None or outputs is None:
             file.disown(key)
             continue
-        record = replace(record, status="recovered")
+        kept = waiting.get(checkpoint.record_id, {})
+        finished = next((one for one in kept.values() if one.status != "recovered"), None)
+        recovered = replace(checkpoint, status="recovered")
         _write_timeline(file.get(key) or {}, outputs)
         for output in outputs:
-            file.put((SEND, output, record.record_id), {"record": sparse(record)})
+            if output not in kept:
+                kept[output] = finished if finished and _is_address(output) else recovered
+                file.put((SEND, output, checkpoint.record_id), {"record": sparse(kept[output])})
         file.drop([key])
         for output in filter(_is_address, outputs):
-            yield Recovered(record, output)
+            yield Recovered(kept[output], output)
         if not outputs:
-            yield Recovered(record, None)
+            yield Recovered(finished or recovered, None)
+
+
+def _waiting_by_id(file: JournalFile) -> dict[str, dict[str, Record]]:
+    """The undelivered records that have an open run as well, by their ids and their outputs."""
+    found: dict[str, dict[str, Record]] = {key[1]: {} for key in file.keys(RUN)}
+    for key in file.keys(SEND):
+        if key[2] in found and (record := record_in(file, key)) is not None:
+            found[key[2]][key[1]] = record
+    return found
 
 
 def _write_timeline(entry: Mapping[str, Any], outputs: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from carbontrack.record import COLUMNS, LINE_LIMIT, NUMBER_COLUMNS, REQUIRED, Re
 from carbontrack.sinks.delivery import LeftoverQueue
 from carbontrack.sinks.journal.file import JournalFile
 from carbontrack.sinks.journal.journal import NO_RECORD, SEND, record_in
+from carbontrack.sinks.journal.places import Key
 from carbontrack.sinks.jsonl import json_line
 from carbontrack.values import fields_of
 
@@ -99,26 +100,39 @@ def whole_record(record: Record, row: Mapping[str, Any]) -> Record:
 
 
 class RelayedQueue(LeftoverQueue):
-    """As a `LeftoverQueue`, but records keep columns that this version does not know."""
+    """As a `LeftoverQueue`, but records keep columns that this version does not know.
+
+    Of a record that waits for several of the addresses one is sent: a finished one, if there is.
+    """
 
     def __init__(self, file: JournalFile, *urls: str) -> None:
         super().__init__(file, *urls)
-        self._meant = frozenset(urls)
+        self._meant = dict.fromkeys(urls)
 
     def peek(self, limit: int) -> list[Record]:
         """The oldest records in the file."""
-        found: list[Record] = []
+        found: dict[str, Record] = {}
         for key in self.file.keys(SEND):
             if len(found) >= limit:
                 break
-            if key[1] not in self._meant:
+            if key[1] not in self._meant or key[2] in found:
                 continue
-            record = record_in(self.file, key)
-            if record is None:
-                self.file.disown(key)
-            else:
-                found.append(whole_record(record, (self.file.get(key) or {}).get("record", {})))
-        return found
+            record = self._record_at(key)
+            if record is not None and record.status == "recovered":
+                others = (self._record_at((SEND, url, key[2])) for url in self._meant)
+                record = next(
+                    (one for one in others if one and one.status != record.status), record
+                )
+            if record is not None:
+                found[key[2]] = record
+        return [*found.values()]
+
+    def _record_at(self, key: Key) -> Record | None:
+        record = record_in(self.file, key)
+        if record is None:
+            self.file.disown(key)
+            return None
+        return whole_record(record, (self.file.get(key) or {}).get("record", {}))
 
 
 def ids_of(rows: Sequence[Row]) -> list[str]:

@@ -15,7 +15,7 @@ import pytest
 from carbontrack.errors import SinkError
 from carbontrack.report.read import iter_records
 from carbontrack.sinks.csv_file import CsvSink
-from carbontrack.sinks.journal.journal import RUN, SEND, Journal, leftover_journals
+from carbontrack.sinks.journal.journal import RUN, SEND, Journal, leftover_journals, record_in
 from carbontrack.sinks.journal.recovery import recover
 from tests.support.records import a_record
 from tests.support.said import said
@@ -32,14 +32,16 @@ from tests.support.records import a_record
 
 state, place, writer = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 journal, sink = Journal(state), CsvSink(place)
+outputs = [place, "https://carbon.example/records"]
 number = 0
 while True:
     run = writer * 1_000_000 + number
-    journal.checkpoint(a_record(run, energy_kwh=0.0), [place])
+    journal.checkpoint(a_record(run, energy_kwh=0.0), outputs)
     os.write(1, b"opened %d\\n" % run)
     for step in range(1, 4):
-        journal.checkpoint(a_record(run, energy_kwh=float(step)), [place])
-    journal.enqueue(a_record(run, energy_kwh=4.0), "https://carbon.example/records")
+        journal.checkpoint(a_record(run, energy_kwh=float(step)), outputs)
+    journal.enqueue(a_record(run, energy_kwh=4.0), outputs[1])
+    os.write(1, b"waiting %d\\n" % run)
     sink.write(a_record(run, energy_kwh=4.0))
     journal.finished(a_record(run).record_id)
     os.write(1, b"closed %d\\n" % run)
@@ -47,9 +49,9 @@ while True:
 """
 
 
-def kill_at_random(tmp_path: Path, times: int, chance: random.Random) -> tuple[set[str], set[str]]:
-    """Kill a writer again and again; the ids of the runs it had opened, and of those it closed."""
-    said = {"opened": set[str](), "closed": set[str]()}
+def kill_at_random(tmp_path: Path, times: int, chance: random.Random) -> dict[str, set[str]]:
+    """Kill a writer again and again; the ids of its runs by how far they had come, as it said."""
+    told = {"opened": set[str](), "waiting": set[str](), "closed": set[str]()}
     for turn in range(times):
         writer = subprocess.Popen(
             [sys.executable, "-c", WRITER, tmp_path / "state", tmp_path / "runs.csv", str(turn)],
@@ -65,8 +67,8 @@ def kill_at_random(tmp_path: Path, times: int, chance: random.Random) -> tuple[s
         assert writer.returncode == -signal.SIGKILL
         for line in (first + rest).decode().splitlines():
             word, number = line.split()
-            said[word].add(a_record(int(number)).record_id)
-    return said["opened"], said["closed"]
+            told[word].add(a_record(int(number)).record_id)
+    return told
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,8 @@ def kill_at_random(tmp_path: Path, times: int, chance: random.Random) -> tuple[s
 )
 def test_a_kill_at_any_instant_costs_no_record(tmp_path: Path, times: int) -> None:
     """Every finished record is there once, every open run is recovered, every journal readable."""
-    opened, closed = kill_at_random(tmp_path, times, random.Random(times))
+    told = kill_at_random(tmp_path, times, random.Random(times))
+    opened, closed = told["opened"], told["closed"]
     state, place = tmp_path / "state", tmp_path / "runs.csv"
     bad_lines = 0
     for file in leftover_journals(state):
@@ -84,14 +87,18 @@ def test_a_kill_at_any_instant_costs_no_record(tmp_path: Path, times: int) -> No
     skipped: list[str] = []
     rows = list(iter_records(place, on_skip=skipped.append))
     finished = Counter(row.record_id for row in rows if row.status != "recovered")
-    waiting = {key[2] for file in leftover_journals(state) for key in file.keys(SEND)}
+    waiting = {
+        key[2]: record_in(file, key) for file in leftover_journals(state) for key in file.keys(SEND)
+    }
+    whole = {found for found, record in waiting.items() if record and record.status == "ok"}
     print(f"\n{times} kills: {len(closed)} records finished, {len(recovered)} runs recovered")
 
     assert len(closed) > times
     assert closed <= set(finished)
     assert set(finished.values()) == {1}
     assert opened <= {row.record_id for row in rows}
-    assert closed <= waiting
+    assert opened <= set(waiting)
+    assert closed <= told["waiting"] <= whole  # killed before it noted it as finished, or after
     assert all(recovered_.trouble is None for recovered_ in recovered)
     # A row that crosses a page of the file may be cut there: the kernel looks for a fatal signal
     # between two pages of one write. Its record was not finished then, and has been recovered.

@@ -122,6 +122,20 @@ def test_what_is_refused_again_stays(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_of_a_record_that_is_there_twice_the_finished_one_is_sent(tmp_path: Path) -> None:
+    """Not what was recovered of it, whichever was refused first."""
+    recovered = [a_record(number, status="recovered") for number in (0, 1)]
+    refused = PostResult("refused", "HTTP 403", 403)
+    with Receiver() as receiver:
+        set_aside(tmp_path, receiver.url, 0)
+        write_dead_letters(tmp_path / "state", receiver.url, recovered, refused, now=NOW)
+        set_aside(tmp_path, receiver.url, 1)
+        code, found = sync(tmp_path)
+        assert (code, found["remaining"]) == (0, 0)
+        assert [one["status"] for one in receiver.records] == ["ok", "ok"]
+    assert letters_in(tmp_path) == []
+
+
 def test_lines_that_hold_no_record_stay_and_are_counted(tmp_path: Path) -> None:
     """Whatever an editor or a full disk has made of them."""
     junk = [b"garbage\n", b"{}\n", b'{"record": 5}\n', b"\xff\xfe\n", b"[" * 100_000 + b"\n"]

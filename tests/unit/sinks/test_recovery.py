@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from carbontrack.report.read import iter_records
-from carbontrack.sinks.journal.journal import SEND, Journal, leftover_journals
+from carbontrack.sinks.journal.journal import SEND, Journal, leftover_journals, record_in
 from carbontrack.sinks.journal.recovery import Recovered, pick_up, recover
 from carbontrack.testing import MemorySink
 from carbontrack.testing.clock import FakeClock
@@ -68,6 +68,47 @@ def test_a_finished_record_keeps_its_status(tmp_path: Path) -> None:
     recover(tmp_path / "state")
 
     assert list(iter_records(place)) == [a_record(1, status="error")]
+
+
+def test_a_kill_after_any_byte_leaves_what_was_finished_as_it_was(tmp_path: Path) -> None:
+    """From the byte on with which it waits for its server, a record is never a recovered one."""
+    outputs = [URL, f"{URL}/second", str(tmp_path / "runs.csv")]
+    journal = left_behind(tmp_path / "whole")
+    journal.checkpoint(a_record(1, energy_kwh=1.0), outputs)
+    (file,) = (tmp_path / "whole" / "journal").glob("*.journal")
+    opened = file.stat().st_size
+    journal.enqueue(a_record(1, energy_kwh=2.0), URL)
+    enqueued = file.stat().st_size
+    journal.finished(a_record(1).record_id)
+    written = file.read_bytes()
+    journal.close()
+    ends = {*range(opened, len(written), 53), opened, enqueued - 1, enqueued, len(written) - 1}
+    for end in sorted(ends):
+        state = tmp_path / str(end)
+        place = state / "journal"
+        place.mkdir(parents=True, mode=0o700)
+        (place / "boot-1-1.0.journal").write_bytes(written[:end])
+        found = {one.output: one.record for one in recover(state)}
+        (left,) = leftover_journals(state)
+        waiting = {key[1]: record_in(left, key) for key in left.keys(SEND)}
+        left.close()
+        expected = a_record(1, energy_kwh=1.0, status="recovered")
+        sent = a_record(1, energy_kwh=2.0) if end >= enqueued else expected
+        assert waiting == dict.fromkeys(outputs[:2], sent), end
+        # the file may have the finished row already, to which a recovered one yields
+        assert found == waiting | {outputs[2]: expected}
+
+
+def test_a_row_that_waited_for_a_full_disk_is_written_as_it_was_finished(tmp_path: Path) -> None:
+    """Killed before the end of its run was noted: the row that waits is the one that is written."""
+    place = tmp_path / "runs.csv"
+    journal = left_behind(tmp_path / "state")
+    journal.checkpoint(a_record(1, energy_kwh=1.0), [str(place)])
+    journal.enqueue(a_record(1, energy_kwh=2.0), str(place))
+    journal.close()
+    recover(tmp_path / "state")
+
+    assert list(iter_records(place)) == [a_record(1, energy_kwh=2.0)]
 
 
 def test_what_cannot_be_written_stays_for_the_next_time(tmp_path: Path) -> None:

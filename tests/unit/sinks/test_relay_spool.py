@@ -6,7 +6,7 @@ import os
 
 from carbontrack.record import Record
 from carbontrack.sinks.journal.file import JournalFile
-from carbontrack.sinks.journal.journal import FOLDER, Journal, leftover_journals
+from carbontrack.sinks.journal.journal import FOLDER, Journal, folder, leftover_journals
 from carbontrack.sinks.journal.recovery import opener
 from carbontrack.sinks.jsonl import record_object
 from carbontrack.sinks.relay.gather import Gathering, RelayOutbox
@@ -120,10 +120,10 @@ def test_a_second_relay_takes_over_the_files_of_one_that_was_killed(tmp_path):
 def test_records_for_the_relay_are_gathered_from_all_folders_and_others_stay(tmp_path):
     """For the server and for the relay's own address; each journal is removed once it is empty."""
     first, second = tmp_path / "first", tmp_path / "second"
-    for number, (folder, url) in enumerate(
+    for number, (state_dir, url) in enumerate(
         [(first, URL), (first, ALIAS), (second, ALIAS), (second, OTHER)] * 3
     ):
-        journal = Journal(folder)
+        journal = Journal(state_dir)
         journal.enqueue(a_record(number), url)
         journal.close()
     gathering, outbox, unreadable = a_gathering(first, a_spool(first), first, second)
@@ -177,3 +177,23 @@ def test_columns_of_a_later_version_are_kept(tmp_path):
     assert isinstance(later, WiderRecord)
     assert type(own) is Record
     assert whole_record(own, record_object(own)) is own
+
+
+def test_what_is_gathered_from_several_journals_is_sent_as_it_was_finished(tmp_path):
+    """In either order, for one address or two, and however few are asked for at a time."""
+    finished, recovered = a_record(1), a_record(1, status="recovered")
+    for first, second in ((finished, recovered), (recovered, finished)):
+        for urls in ((URL, URL), (URL, ALIAS), (ALIAS, URL)):
+            outbox = RelayOutbox(tmp_path, URL, ALIAS)
+            for url, record in zip(urls, (first, second), strict=True):
+                file = JournalFile.create(folder(tmp_path), "left")
+                file.put(("send", url, record.record_id), {"record": record_object(record)})
+                outbox.take_from(file)
+            outbox.flush()
+            assert outbox.queue is not None
+            sent = []
+            while some := outbox.queue.peek(1):
+                sent += [one.status for one in some]
+                outbox.queue.settle([one.record_id for one in some])
+            outbox.close()
+            assert (sent, journals_in(tmp_path)) == (["ok"], [])
