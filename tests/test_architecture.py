@@ -49,6 +49,8 @@ SMALL = {
     "meters.container_view": "loaded only where the system's files show a part of the machine",
     "meters.signs": "loaded only by a program that runs for long, to look for meters again",
     "server.metrics": "the one file that knows Prometheus' library",
+    "report.making": "what follows from the hardware alone, apart from the rule of intervals",
+    "report.scale.choice": "asked by every report, and must not load what only large ones need",
     "system.stand_in": "loaded only by handlers that run in the middle of an import",
     "system.signals": "imported by nobody who does not ask for signal handlers",
     "testing.sink": "a fake for users, beside the other fakes, one to a file",

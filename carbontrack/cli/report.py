@@ -20,10 +20,12 @@ from carbontrack.grid.tables import lookup
 from carbontrack.impact.equivalents import compare
 from carbontrack.report.documents import as_bibtex, as_boamps, as_model_card, as_sci
 from carbontrack.report.facts import COLUMNS, Asked, Facts, facts_of
-from carbontrack.report.frame import HOW, Loaded, files_of, load
+from carbontrack.report.frame import HOW, Loaded, Summed, load
+from carbontrack.report.scale.choice import are_distinct, chosen
+from carbontrack.report.sources import Progress, files_of, sources_of, told_source
 from carbontrack.report.statement import as_statement
 from carbontrack.report.tables import FORMATS, Summary
-from carbontrack.report.totals import Total, keys_of, modelled_on, totals, uncounted
+from carbontrack.report.totals import RecordSums, Total
 from carbontrack.system.files import replace_file
 from carbontrack.text import visible
 from carbontrack.units import joules_from
@@ -70,13 +72,15 @@ def add_parser(subparsers: Subparsers) -> None:
         epilog="Example: carbontrack report runs/ --by label:model --html report.html",
     )
     add = parser.add_argument
-    add("files", nargs="*", metavar="FILE", help="CSV, JSON lines or SQLite files, directories")
+    files = "files of CSV, JSON lines, SQLite or Parquet, directories, postgresql://…"
+    add("files", nargs="*", metavar="FILE", help=files)
     add("--by", metavar="WAY", help="name, region, day, host, job or label:KEY (name)")
     add("--format", choices=[*FORMATS, *DOCUMENTS], help="how to print it (table)")
     add("--json", action="store_true", help="the same as --format json")
     add("--html", metavar="OUT", help="write a page in one file, to open in any browser")
     add("--units", type=float, metavar="N", help="functional units delivered, for sci (calls)")
     add("--unit-name", default="inference", metavar="NAME", help="what a unit is (inference)")
+    add("--verbose", action="store_true", help="say how the records are read, and why")
     add("--about", metavar="FILE", help="JSON with what no record holds, for modelcard and boamps")
 
 
@@ -91,14 +95,24 @@ def run(args: Namespace) -> int:
     if document is not None:
         extra = [*dict.fromkeys((*extra, *COLUMNS))]
     asked = _asked(args)
+    named = [told_source(source) for source in sources]
+    choice = chosen(sources_of(sources), whole_rows=bool(page or document or by == "job"))
+    if args.verbose:
+        library = "DuckDB" if choice.with_duckdb else "pandas"
+        print(f"carbontrack: reads with {library}: {choice.why}", file=sys.stderr)
+    frame: Any = None
     with _progress() as progress:
-        loaded = load(sources, extra=extra, progress=progress, with_jobs=by == "job")
-    summary = _summary(loaded, by, sources)
+        if choice.with_duckdb:
+            summary = _summary(_summed(sources, by, progress), by, named)
+        else:
+            loaded = load(sources, extra=extra, progress=progress, with_jobs=by == "job")
+            frame = loaded.frame
+            summary = _summary(_counted(loaded, by), by, named)
     if page is not None:
-        write_page(page, summary, loaded.frame, files_of(sources))
+        write_page(page, summary, frame, files_of(sources))
         print(f"carbontrack: wrote {visible(str(page))}", file=sys.stderr)
     if page is None or args.format or args.json:
-        facts = None if document is None else facts_of(summary, loaded.frame)
+        facts = None if document is None else facts_of(summary, frame)
         text = FORMATS[form](summary) if facts is None else DOCUMENTS[form](facts, asked)
         Terminal(sys.stdout).say(_on_screen(text) if form == "csv" else text)
     return 0
@@ -142,23 +156,37 @@ def _asked(args: Namespace) -> Asked:
     return Asked(args.units, args.unit_name, about)
 
 
-def _summary(loaded: Loaded, by: str, sources: Sequence[str]) -> Summary:
-    if len(loaded.frame) == 0:
-        keys_of(loaded.frame, by)  # an unknown grouping is an error even where there are no records
-        why = "" if loaded.reason is None else f": {loaded.reason}"
-        raise ConfigError(f"no records in {', '.join(map(str, sources))}{why}")
+def _summed(sources: Sequence[str], by: str, progress: Progress | None) -> Summed:
+    from carbontrack.report.scale.sums import summed  # most read small files
+
+    found = sources_of(sources)
+    return summed(found, by, progress=progress, distinct=are_distinct(sources, found))
+
+
+def _counted(loaded: Loaded, by: str) -> Summed:
+    """The sums of records that are in memory."""
+    sums = RecordSums(by)
+    sums.add(loaded.frame)
+    left_out = loaded.skipped_lines, loaded.repeated, loaded.not_added, loaded.reason
+    return Summed(sums, len(loaded.frame), *left_out, loaded.jobs)
+
+
+def _summary(found: Summed, by: str, sources: Sequence[str]) -> Summary:
+    if not found.records:
+        why = "" if found.reason is None else f": {found.reason}"
+        raise ConfigError(f"no records in {', '.join(sources)}{why}")
     return Summary(
         by=by,
-        total=totals(loaded.frame)[0],
-        groups=totals(loaded.frame, by),
-        sources=[str(source) for source in sources],
-        skipped_lines=loaded.skipped_lines,
-        repeated=loaded.repeated,
-        not_added=loaded.not_added,
-        reason=loaded.reason,
-        jobs=loaded.jobs,
-        modelled_on=modelled_on(loaded.frame),
-        uncounted=uncounted(loaded.frame),
+        total=found.sums.totals()[0],
+        groups=found.sums.totals(by),
+        sources=sources,
+        skipped_lines=found.skipped_lines,
+        repeated=found.repeated,
+        not_added=found.not_added,
+        reason=found.reason,
+        jobs=found.jobs,
+        modelled_on=found.sums.modelled_on(),
+        uncounted=found.sums.uncounted(),
     )
 
 

@@ -9,14 +9,12 @@ out is decided before the columns are joined, so that no second frame is made of
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carbontrack.errors import ConfigError
-from carbontrack.record import NUMBER_COLUMNS, TIMELINE_SUFFIX
+from carbontrack.record import NUMBER_COLUMNS
 from carbontrack.report.jobs import JOB_COLUMNS, Job, jobs_of
 from carbontrack.report.nesting import (
     RULE_COLUMNS,
@@ -28,24 +26,16 @@ from carbontrack.report.nesting import (
     placed_rows,
     truths,
 )
-from carbontrack.report.read import (
-    NO_ROW,
-    ROWS,
-    AnyPath,
-    Row,
-    blocks_of,
-    check_ending,
-    import_pandas,
-    records_in,
-)
+from carbontrack.report.read import NO_ROW, AnyPath, Row, Rows, import_pandas, records_in
+from carbontrack.report.sources import Position, Progress, blocks_of_source, sources_of
 from carbontrack.report.spreadsheet import damage
 from carbontrack.sinks.csv_file import restored
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Progress = Callable[[int, int], None]
-"""Called with the bytes read so far and the bytes of all files."""
+    from carbontrack.report.totals import RecordSums
+
 IDS = ("record_id", "run_id", "parent_id")
 TIMES = ("started_at", "ended_at")
 TEXTS = (
@@ -98,6 +88,19 @@ class Loaded:
         return self.not_added.nested
 
 
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """The sums of records, how many they are, and what was left out of them, as in `Loaded`."""
+
+    sums: RecordSums
+    records: int
+    skipped_lines: int
+    repeated: int
+    not_added: NotAdded
+    reason: str | None = None
+    jobs: Sequence[Job] = ()
+
+
 def load(
     paths: Sequence[AnyPath],
     *,
@@ -115,30 +118,25 @@ def load(
         ConfigError: a file has an ending that no sink writes, or a directory holds none.
     """
     pd = import_pandas("report", "carbontrack report")
-    files = files_of(paths)
+    sources = sources_of(paths)
     wanted = columns_of(extra, with_jobs=with_jobs)
     columns = _Columns(pd, wanted)
-    position = _Position(files, progress)
-    for file in files:
-        for block in blocks_of(file, wanted, position.at):
+    position = Position(sources, progress)
+    for source in sources:
+        for block in blocks_of_source(source, wanted, position.at):
             columns.add(block)
-        position.done(file)
-    if with_jobs:
-        columns.find_jobs()
-    return columns.loaded()
+        position.done(source)
+    return columns.loaded(with_jobs=with_jobs)
 
 
 def columns_of(extra: Sequence[str] = (), *, with_jobs: bool = False) -> tuple[str, ...]:
-    """The columns that a frame has, `extra` ones, and those that jobs are found by."""
-    of_jobs = JOB_COLUMNS if with_jobs else ()
-    return tuple(dict.fromkeys((*IDS, *TIMES, "parent_holds", *TEXTS, *NUMBERS, *extra, *of_jobs)))
+    """The columns that a frame has, those of jobs, and `extra` ones."""
+    jobs = JOB_COLUMNS if with_jobs else ()
+    return tuple(dict.fromkeys((*IDS, *TIMES, "parent_holds", *TEXTS, *NUMBERS, *extra, *jobs)))
 
 
 def load_rows(
-    rows: Iterable[Mapping[str, object]],
-    *,
-    extra: Sequence[str] = (),
-    with_jobs: bool = False,
+    rows: Iterable[Mapping[str, object]], *, extra: Sequence[str] = (), with_jobs: bool = False
 ) -> Loaded:
     """As `load`, from rows that have the types of a record already, such as those of a store.
 
@@ -152,91 +150,48 @@ def load_rows(
     rows = iter(rows)
     while some := list(islice(rows, _TYPED_ROWS)):
         columns.add_typed(some)
-    if with_jobs:
-        columns.find_jobs()
-    return columns.loaded()
+    return columns.loaded(with_jobs=with_jobs)
 
 
-def files_of(paths: Sequence[AnyPath]) -> list[Path]:
-    """The files of records among files and directories.
+class WholeRows:
+    """Blocks of rows as frames of the wanted columns, without the rows that are no records.
 
-    Raises:
-        OSError: a file is not there.
-        ConfigError: as `load`.
+    Attributes:
+        skipped_lines: lines that hold no record.
+        reason: why the first of these holds none; None where it is no whole row.
     """
-    return [file for path in paths for file in _files(Path(path).expanduser())]
-
-
-def _files(path: Path) -> list[Path]:
-    """The file, or the files of a directory that have an ending that sinks write."""
-    if path.is_dir():
-        next(path.iterdir(), None)  # rglob would skip a directory that may not be read
-        found = sorted(file for file in path.rglob("*") if _holds_records(file))
-        if not found:
-            raise ConfigError(f"{path} holds no file that ends in {', '.join(ROWS)}")
-        return found
-    check_ending(path)
-    if not _holds_records(path):
-        raise ConfigError(f"{path} holds timelines; name the file of records beside it")
-    path.stat()  # a missing file is an error before any other is read
-    return [path]
-
-
-def _holds_records(file: Path) -> bool:
-    name = file.name.lower()
-    return file.suffix.lower() in ROWS and not name.endswith(TIMELINE_SUFFIX)
-
-
-class _Position:
-    """Reports how many bytes of all files have been read."""
-
-    def __init__(self, files: Sequence[Path], progress: Progress | None) -> None:
-        self._progress = progress
-        self._all = sum(file.stat().st_size for file in files)
-        self._before = 0
-
-    def at(self, position: int) -> None:
-        if self._progress is not None:
-            self._progress(self._before + position, self._all)
-
-    def done(self, file: Path) -> None:
-        self._before += file.stat().st_size
-        self.at(0)
-
-
-class _Columns:
-    """Joins blocks column by column; a column of text is kept as codes into its distinct texts."""
 
     def __init__(self, pd: Any, wanted: Sequence[str]) -> None:
         self._pd = pd
         self._wanted = wanted
-        self._parts: dict[str, list[Any]] = {name: [] for name in wanted}
-        self._texts: dict[str, dict[str, int]] = {
-            name: {}
-            for name in wanted
-            if name not in (*IDS, *TIMES, *NUMBER_COLUMNS, "parent_holds")
-        }
         self.skipped_lines = 0
         self.reason: str | None = None
-        self.jobs: Sequence[Job] = ()
 
-    def add(self, block: Any) -> None:
-        # pandas leaves the cells as they are in the file; rows have their texts restored already
+    def of(self, block: pd.DataFrame | Rows) -> tuple[pd.DataFrame, bool]:
+        """The rows that have ids and a start, and whether their texts are as in the file.
+
+        pandas leaves the cells as they are there; rows have their texts restored already. Times
+        are times.
+        """
         as_in_file = not isinstance(block, list)
-        self._add(block if as_in_file else self._from_rows(block), as_in_file=as_in_file)
+        frame: Any = self._from_rows(block) if isinstance(block, list) else block
+        return self._complete(frame), as_in_file
 
-    def add_typed(self, rows: Sequence[Mapping[str, object]]) -> None:
-        """Add rows whose cells have the types of their columns."""
-        block = self._pd.DataFrame(rows, columns=list(self._wanted), dtype=object)
+    def of_typed(self, rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
+        """As `of`, from rows whose cells have the types of their columns."""
+        block: Any = self._pd.DataFrame(rows, columns=list(self._wanted), dtype=object)
         if "labels" in block:
             block["labels"] = [json.dumps(one, ensure_ascii=False) for one in block["labels"]]
-        self._add(block, as_in_file=False)
+        found: pd.DataFrame = self._complete(block)
+        return found
 
-    def _add(self, block: Any, *, as_in_file: bool) -> None:
-        missing = [name for name in self._wanted if name not in block]
-        block = self._whole(block.assign(**dict.fromkeys(missing, None)) if missing else block)
-        for name in self._wanted:
-            self._parts[name].append(self._column(name, block, as_in_file=as_in_file))
+    def skip(self) -> None:
+        """Count a line, or a file, that holds no record."""
+        self._count_skipped(NO_ROW)
+
+    def _complete(self, frame: Any) -> Any:
+        missing = [name for name in self._wanted if name not in frame]
+        return self._whole(frame.assign(**dict.fromkeys(missing, None)) if missing else frame)
 
     def _whole(self, block: Any) -> Any:
         """The rows that have ids and a start; times that a spreadsheet rewrote are no times."""
@@ -254,10 +209,59 @@ class _Columns:
                     self._count_skipped(reason)
         return block if whole.all() else block[whole]
 
-    def loaded(self) -> Loaded:
+    def _from_rows(self, rows: Iterable[Row | None]) -> pd.DataFrame:
+        records = [record.to_row() for record in records_in(rows, self._count_skipped)]
+        found: pd.DataFrame = self._pd.DataFrame(records, columns=list(self._wanted), dtype=object)
+        return found
+
+    def _count_skipped(self, reason: str) -> None:
+        self.skipped_lines += 1
+        if self.reason is None and reason != NO_ROW:
+            self.reason = reason
+
+
+def texts_of(pd: Any, name: str, column: pd.Series, *, as_in_file: bool) -> tuple[Any, list[str]]:
+    """The column as codes, and the texts that they stand for, without what a file added to them.
+
+    Two codes may stand for one text.
+    """
+    # sorted, so that what depends on the order of texts does not depend on that of rows
+    codes, uniques = pd.factorize(column, sort=True)
+    return codes, [restored(name, str(text)) if as_in_file else str(text) for text in uniques]
+
+
+class _Columns:
+    """Joins blocks column by column; a column of text is kept as codes into its distinct texts."""
+
+    def __init__(self, pd: Any, wanted: Sequence[str]) -> None:
+        self._pd = pd
+        self._wanted = wanted
+        self._parts: dict[str, list[Any]] = {name: [] for name in wanted}
+        self._texts: dict[str, dict[str, int]] = {
+            name: {}
+            for name in wanted
+            if name not in (*IDS, *TIMES, *NUMBER_COLUMNS, "parent_holds")
+        }
+        self._rows = WholeRows(pd, wanted)
+
+    def add(self, block: Any) -> None:
+        block, as_in_file = self._rows.of(block)
+        self._add(block, as_in_file=as_in_file)
+
+    def add_typed(self, rows: Sequence[Mapping[str, object]]) -> None:
+        """Add rows whose cells have the types of their columns."""
+        self._add(self._rows.of_typed(rows), as_in_file=False)
+
+    def _add(self, block: Any, *, as_in_file: bool) -> None:
+        for name in self._wanted:
+            self._parts[name].append(self._column(name, block, as_in_file=as_in_file))
+
+    def loaded(self, *, with_jobs: bool = False) -> Loaded:
         """What a sum adds up of all blocks, and what was left out; the blocks are freed."""
         import numpy as np
 
+        # of all rows, before those that are not added up are left out
+        jobs = self._jobs() if with_jobs else ()
         rule = self._frame(RULE_COLUMNS)
         is_kept = kept_rows(rule)
         is_added, shares, not_added = added_rows(rule[is_kept])
@@ -269,14 +273,14 @@ class _Columns:
             columns[name] = column if shares is None or name not in SHARED else column * shares
             del self._parts[name]
         frame, repeated = self._pd.DataFrame(columns, copy=False), int((~is_kept).sum())
-        return Loaded(frame, self.skipped_lines, repeated, not_added, self.reason, self.jobs)
+        skipped, reason = self._rows.skipped_lines, self._rows.reason
+        return Loaded(frame, skipped, repeated, not_added, reason, jobs)
 
-    def find_jobs(self) -> None:
-        """Find the jobs of all rows, before those that are not added up are left out."""
+    def _jobs(self) -> Sequence[Job]:
         rows = self._frame((*RULE_COLUMNS, *JOB_COLUMNS))
         rows = rows[kept_rows(rows)]
         placed = placed_rows(rows)
-        self.jobs = jobs_of(rows, placed.holders, placed.shares)
+        return jobs_of(rows, placed.holders, placed.shares)
 
     def _frame(self, names: Sequence[str]) -> Any:
         return self._pd.DataFrame({name: self._joined(name) for name in names}, copy=False)
@@ -291,16 +295,6 @@ class _Columns:
             return column
         texts = self._pd.Index(list(self._texts[name]), dtype=object)
         return self._pd.Categorical.from_codes(column.astype("int32"), categories=texts)
-
-    def _from_rows(self, rows: Iterable[Row | None]) -> pd.DataFrame:
-        records = [record.to_row() for record in records_in(rows, self._count_skipped)]
-        found: pd.DataFrame = self._pd.DataFrame(records, columns=list(self._wanted), dtype=object)
-        return found
-
-    def _count_skipped(self, reason: str) -> None:
-        self.skipped_lines += 1
-        if self.reason is None and reason != NO_ROW:
-            self.reason = reason
 
     def _column(self, name: str, block: pd.DataFrame, *, as_in_file: bool) -> Any:
         import numpy as np
@@ -320,9 +314,7 @@ class _Columns:
         """The column as codes into the texts seen so far; -1 for none."""
         import numpy as np
 
-        # sorted, so that what depends on the order of texts does not depend on that of rows
-        codes, uniques = self._pd.factorize(column, sort=True)
+        codes, texts = texts_of(self._pd, name, column, as_in_file=as_in_file)
         seen = self._texts[name]
-        texts = (restored(name, str(text)) if as_in_file else str(text) for text in uniques)
         ours = [*(seen.setdefault(text, len(seen)) for text in texts), -1]
         return np.array(ours, dtype=np.min_scalar_type(-len(seen) - 1))[codes]

@@ -38,9 +38,10 @@ SHARED = (
 """The columns that are multiplied by a row's share."""
 MACHINE = "machine"
 _SLACK_MS = int(SLACK_S * 1000)
-_ALL = 1.0 - 1e-12
+ALL = 1.0 - 1e-12
 """A share from here on is all of the row: the rest is rounding."""
-_UNKNOWN_MS = -(1 << 63)
+UNKNOWN_MS = -(1 << 63)
+"""Stands for a time that is unknown."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 Truth = TypeVar("Truth", bool, Any)
 
@@ -131,7 +132,7 @@ def added_rows(frame: pd.DataFrame) -> tuple[Any, Any, NotAdded]:
     placed = placed_rows(frame)
     held = placed.holders >= 0
     shares = placed.shares
-    return ~held, shares[~held] if (shares < _ALL).any() else None, placed.not_added
+    return ~held, shares[~held] if (shares < ALL).any() else None, placed.not_added
 
 
 class Placed(NamedTuple):
@@ -151,7 +152,7 @@ def placed_rows(frame: pd.DataFrame) -> Placed:
     held = holders >= 0
     shares = machine_shares(columns, ~held)
     kwh = frame["energy_kwh"].to_numpy(dtype="float64", na_value=np.nan)
-    overlapping = shares < _ALL
+    overlapping = shares < ALL
     not_added = NotAdded(
         nested=int(held.sum()),
         nested_energy_kwh=_known_sum(kwh[held]),
@@ -243,6 +244,21 @@ def _known_sum(kwh: Any) -> float | None:
     return float(known.sum()) if len(known) else None
 
 
+class Links(NamedTuple):
+    """The rows whose parent is in the data.
+
+    Attributes:
+        children, parents: their places, and those of their parents.
+        held: whether the parent holds the row; rows of a circle would hold each other.
+        not_covered: whether the row does not say so, and its parent does not cover it.
+    """
+
+    children: Any
+    parents: Any
+    held: Any
+    not_covered: Any
+
+
 def held_rows(columns: Columns) -> tuple[Any, Any]:
     """Which rows their parent holds; and which do not say so, and their parent does not cover."""
     holders, not_covered = holding_rows(columns)
@@ -256,6 +272,19 @@ def holding_rows(columns: Columns) -> tuple[Any, Any]:
     count = len(columns.record_id)
     held, not_covered = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
     holders = np.full(count, -1)
+    links = links_of(columns)
+    if len(links.children):
+        held[links.children] = links.held
+        not_covered[links.children] = links.not_covered
+        open_circles(held, links.children, links.parents)
+        holders[links.children] = np.where(held[links.children], links.parents, -1)
+    return holders, not_covered
+
+
+def links_of(columns: Columns) -> Links:
+    """The rows whose parent is in the data, and what their parents are to them."""
+    import numpy as np
+
     parent_id = columns.parent_id
     own = (parent_id == columns.record_id) | (parent_id == columns.run_id)
     children = np.flatnonzero((parent_id != 0) & ~own)  # no row is its own parent
@@ -264,16 +293,13 @@ def holding_rows(columns: Columns) -> tuple[Any, Any]:
     ids = np.union1d(columns.record_id[by_record], columns.run_id[by_run])
     children = children[_among(parent_id[children], ids)]
     if not len(children):
-        return holders, not_covered
+        return Links(children, children, children > 0, children > 0)
     parents, inside = _parents_of(columns, children, by_record, by_run)
     hosts, theirs = columns.host[children], columns.host[parents]
     same_host = (hosts == theirs) | (hosts < 0) | (theirs < 0)
     holds, unsaid = columns.holds[children] == 1, columns.holds[children] < 0
-    held[children] = is_held(holds, unsaid, same_host, inside)
-    not_covered[children] = unsaid & ~held[children]
-    _open_circles(held, children, parents)
-    holders[children] = np.where(held[children], parents, -1)
-    return holders, not_covered
+    held = is_held(holds, unsaid, same_host, inside)
+    return Links(children, parents, held, unsaid & ~held)
 
 
 def _among(wanted: Any, ids: Any) -> Any:
@@ -299,7 +325,7 @@ def _parents_of(columns: Columns, children: Any, by_record: Any, by_run: Any) ->
     group = np.searchsorted(
         ids, np.concatenate((columns.record_id[by_record], columns.run_id[by_run]))
     )
-    end_ms = np.where(columns.start_ms == _UNKNOWN_MS, _UNKNOWN_MS, columns.end_ms)
+    end_ms = np.where(columns.start_ms == UNKNOWN_MS, UNKNOWN_MS, columns.end_ms)
     order = np.lexsort((rows, end_ms[rows], columns.start_ms[rows], group))
     rows, group = rows[order], group[order]
     starts, start_rank = np.unique(columns.start_ms[rows], return_inverse=True)
@@ -317,12 +343,12 @@ def _parents_of(columns: Columns, children: Any, by_record: Any, by_run: Any) ->
     behind = np.searchsorted(place, own_group * (len(starts) + 1) + begun, side="left")
     has_begun = behind > first
     parents = rows[np.where(has_begun, ends_last[behind - 1], first)]
-    inside = has_begun & (until_ms != _UNKNOWN_MS)
-    inside &= end_ms[parents] >= np.maximum(until_ms, _UNKNOWN_MS + _SLACK_MS) - _SLACK_MS
+    inside = has_begun & (until_ms != UNKNOWN_MS)
+    inside &= end_ms[parents] >= np.maximum(until_ms, UNKNOWN_MS + _SLACK_MS) - _SLACK_MS
     return parents, inside
 
 
-def _open_circles(held: Any, children: Any, parents: Any) -> None:
+def open_circles(held: Any, children: Any, parents: Any) -> None:
     """Add up the rows of a circle of parents, in which each would be left out for the next.
 
     Each row's pointer leads to its parent, and after each round to twice as distant a row; in the
@@ -350,7 +376,7 @@ def machine_shares(columns: Columns, added: Any) -> Any:
     import numpy as np
 
     shares = np.ones(len(columns.record_id))
-    is_known = (columns.host >= 0) & (columns.start_ms != _UNKNOWN_MS)
+    is_known = (columns.host >= 0) & (columns.start_ms != UNKNOWN_MS)
     is_known &= columns.end_ms >= columns.start_ms
     rows = np.flatnonzero(added & columns.is_machine & is_known)
     if len(rows) < 2:
@@ -469,7 +495,7 @@ def _holder_of(
     behind = bisect_right(spans, start_ms + _SLACK_MS, key=itemgetter(0))
     _, until_ms, parent = spans[last[behind - 1] if behind else 0]
     hosts = {record.host_id, records[parent].host_id} - {None}
-    known = _UNKNOWN_MS not in (start_ms, end_ms)
+    known = UNKNOWN_MS not in (start_ms, end_ms)
     inside = behind > 0 and known and until_ms >= end_ms - _SLACK_MS
     holds, unsaid = record.parent_holds is True, record.parent_holds is None
     return parent if is_held(holds, unsaid, len(hosts) < 2, inside) else None
@@ -478,7 +504,7 @@ def _holder_of(
 def _shares_on_host(records: Sequence[Record], rows: Sequence[int]) -> Iterator[tuple[int, float]]:
     """The places of these rows of one host, and the share of each."""
     spans = [(*_span_ms(records[at]), at) for at in rows]
-    spans = [span for span in spans if _UNKNOWN_MS < span[0] <= span[1]]
+    spans = [span for span in spans if UNKNOWN_MS < span[0] <= span[1]]
     runs: dict[str, list[_Span]] = {}
     for span in sorted(spans):
         runs.setdefault(records[span[2]].run_id, []).append(span)
@@ -515,14 +541,14 @@ def _stretches(spans: Sequence[_Span]) -> Iterator[tuple[int, int]]:
 
 def _span_ms(record: Record) -> tuple[int, int]:
     start_ms, end_ms = _time_ms(record.started_at), _time_ms(record.ended_at)
-    return (start_ms, _UNKNOWN_MS if start_ms == _UNKNOWN_MS else end_ms)
+    return (start_ms, UNKNOWN_MS if start_ms == UNKNOWN_MS else end_ms)
 
 
 def _time_ms(text: str) -> int:
     try:
         at = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
-        return _UNKNOWN_MS
+        return UNKNOWN_MS
     if at.tzinfo is None:
         at = at.replace(tzinfo=timezone.utc)
     return (at - _EPOCH) // timedelta(milliseconds=1)

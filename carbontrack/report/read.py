@@ -1,4 +1,4 @@
-"""Files of records, read back: CSV, JSON lines and SQLite, as records or as a pandas frame.
+"""Files of records, read back: CSV, JSON lines, SQLite and Parquet, as records or as a frame.
 
 What a killed process, a full disk or an editor left incomplete is skipped, and reading goes on with
 the next line. `CsvRows` is the careful reader of CSV and takes 20 us a row; `CsvBlocks` hands the
@@ -24,6 +24,7 @@ from carbontrack.record import COLUMNS, TRUTH_COLUMNS, Record
 from carbontrack.report import codecarbon
 from carbontrack.report.database import sqlite_rows
 from carbontrack.report.nesting import counted_once, one_row_per_id
+from carbontrack.report.parquet import ENDING, parquet_rows
 from carbontrack.report.spreadsheet import (
     DELIMITERS,
     OURS,
@@ -205,6 +206,7 @@ ROWS: dict[str, Callable[[Path], Iterator[Row | None]]] = {
     ".sqlite": sqlite_rows,
     ".sqlite3": sqlite_rows,
     ".db": sqlite_rows,
+    ENDING: parquet_rows,
 }
 """The reader for each ending."""
 

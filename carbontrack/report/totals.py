@@ -7,7 +7,7 @@ the sum of squares, and the models' errors on different processors share a part.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from math import isnan
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,9 @@ from carbontrack.meters.load_curve import SINCE_2010
 from carbontrack.meters.ram_model import W_PER_GIB
 from carbontrack.meters.wall_model import wall_share
 from carbontrack.record import BASES, COMPONENTS
-from carbontrack.report.uncounted import UNMEASURED_GPU, uncounted_codes
+from carbontrack.report.making import MAKING_ENDS, making_terms
+from carbontrack.report.partial import Groups, PartialSums, Units, codes_of
+from carbontrack.report.uncounted import CODES, UNMEASURED_GPU, uncounted_codes
 from carbontrack.values import NamedTuple
 
 if TYPE_CHECKING:
@@ -77,6 +79,29 @@ USUAL_UNCERTAINTY = {
 half-width on a side is split among its components in proportion to their energy times this, so only
 the ratios matter."""
 
+
+class _Apart(NamedTuple):
+    """What errs alike in itself, and apart from others: a column, and for which bases.
+
+    Attributes:
+        common: the share of the variance that all units have in common.
+    """
+
+    unit: str
+    bases: tuple[str, ...]
+    common: float
+
+
+_MODEL = _Apart("cpu_model", ("modelled", "assumed"), COMMON)
+_APART = {"cpu": _MODEL, "ram": _MODEL, "gpu": _Apart("host_id", ("measured",), 0.0)}
+"""By component. On different processors, the models of processor and memory err apart in part. A
+GPU's sensor has a gain that is fixed for the board and differs between boards (Yang, Adámek,
+Armour, SC'24), so measured GPUs err together on one host and apart on different ones."""
+_WIDTHS = [(side, unit) for side in ("below", "above") for unit in ("kwh", "g")]
+_ApartSums = Mapping[str, tuple[Groups, Units, Any]]
+"""By unit: half-widths, the group of each, and its unit."""
+_SLICE_ROWS = 1 << 17
+"""Rows whose terms are in memory at once, which are some four hundred bytes of each."""
 UNKNOWN_SHARE = 0.01
 """A sum has no interval when records without one make up more than this share of it."""
 
@@ -84,6 +109,24 @@ SUMMED = (
     *("duration_s", "calls", "cpu_kwh", "gpu_kwh", "ram_kwh", "other_kwh", "energy_kwh"),
     *("emissions_g", "water_l", "embodied_g", "abiotic_kg_sb", "market_emissions_g"),
 )
+
+SUM_FIGURES = (
+    *(*SUMMED, "energy_low_kwh", "energy_high_kwh", "intensity_g_per_kwh"),
+    *("intensity_low_g_per_kwh", "intensity_high_g_per_kwh"),
+)
+SUM_TEXTS = (
+    *("basis", "cpu_basis", "gpu_basis", "ram_basis", "cpu_model", "gpu_models", "host_id"),
+    "faults",
+)
+"""The columns that sums need, beside that of their key."""
+_KEYS = {
+    "name": "name",
+    "region": "region",
+    "host": "host_id",
+    "job": "job_id",
+    "day": "started_at",
+}
+"""By way of grouping, the column."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +187,19 @@ class Total:
         return asdict(self)
 
 
+def key_column(by: str) -> str:
+    """The column that a grouping looks at.
+
+    Raises:
+        ConfigError: there is no such grouping.
+    """
+    if by in _KEYS:
+        return _KEYS[by]
+    if by.startswith("label:") and by != "label:":
+        return "labels"
+    raise ConfigError(f"cannot group by {by!r}; ways are name, region, day, host, job, label:KEY")
+
+
 def keys_of(frame: pd.DataFrame, by: str) -> Any:
     """The key of each record: by name, region, day (UTC), host, job, or label:K.
 
@@ -152,23 +208,20 @@ def keys_of(frame: pd.DataFrame, by: str) -> Any:
     """
     import pandas as pd
 
-    if by in ("name", "region"):
-        return frame[by]
-    if by in ("host", "job"):
-        return frame[f"{by}_id"]
+    column = frame[key_column(by)]
     if by == "day":
-        days = frame["started_at"].to_numpy().astype("datetime64[D]")
+        days = column.to_numpy().astype("datetime64[D]")
         codes, found = pd.factorize(days, sort=True)
         texts = pd.Index([str(day)[:10] for day in found], dtype=object)
         return pd.Series(pd.Categorical.from_codes(codes, categories=texts), index=frame.index)
-    if by.startswith("label:") and by != "label:":
-        labels = frame["labels"].cat
-        texts = [_label(text, by.removeprefix("label:")) for text in labels.categories]
-        codes, known = pd.factorize(pd.Series(texts, dtype=object))
-        own = pd.Series([*codes, -1], dtype="int32").to_numpy()[labels.codes.to_numpy()]
-        cells = pd.Categorical.from_codes(own, categories=pd.Index(known, dtype=object))
-        return pd.Series(cells, index=frame.index)
-    raise ConfigError(f"cannot group by {by!r}; ways are name, region, day, host, job, label:KEY")
+    if not by.startswith("label:"):
+        return column
+    labels = column.cat
+    cells = [_label(text, by.removeprefix("label:")) for text in labels.categories]
+    codes, known = pd.factorize(pd.Series(cells, dtype=object))
+    own = pd.Series([*codes, -1], dtype="int32").to_numpy()[labels.codes.to_numpy()]
+    texts = pd.Index(known, dtype=object)
+    return pd.Series(pd.Categorical.from_codes(own, categories=texts), index=frame.index)
 
 
 def _label(text: str, key: str) -> str | None:
@@ -189,92 +242,207 @@ def totals(frame: pd.DataFrame, by: str | None = None) -> list[Total]:
     Raises:
         ConfigError: there is no such grouping.
     """
-    groups = _Groups(frame, by)
-    found = list(_totals(frame, groups))
-    if by == "day":
-        return sorted(found, key=lambda total: total.key or "")
-    return sorted(found, key=lambda total: (-(total.emissions_g or 0.0), total.key or ""))
+    sums = RecordSums(by)
+    sums.add(frame)
+    return sums.totals(by)
 
 
-class _Groups:
-    """The group of each record, as a number, and sums by group; numpy's, for millions of rows.
+class RecordSums:
+    """The sums of records that come in any number of frames.
 
-    Attributes:
-        keys: what the records of each group have in common; the last is for those without a key.
+    Memory grows with the groups, and in each group with the hosts and processors whose errors are
+    told apart; not with the records.
     """
 
-    def __init__(self, frame: pd.DataFrame, by: str | None) -> None:
-        import numpy as np
+    def __init__(self, by: str | None = None) -> None:
+        """`by` is the grouping whose totals will be asked for, beside the sum of all."""
+        self._by = by
+        self._kinds = PartialSums()
+        self._apart = {apart.unit: PartialSums() for apart in _APART.values()}
+        self._modelled = PartialSums()
 
-        self.keys: list[str | None] = [None]
-        self._codes = np.zeros(len(frame), dtype="int64")
-        if by is not None:
-            column = keys_of(frame, by)
-            self.keys = [*map(str, column.cat.categories), None]
-            self._codes = _codes(column) % len(self.keys)  # -1 is the last
+    def add(self, frame: pd.DataFrame) -> None:
+        """Add the records of a frame as `report.frame` makes it.
 
-    def count(self, rows: Any = slice(None)) -> Any:
-        """How many of the rows are in each group."""
-        import numpy as np
+        Raises:
+            ConfigError: there is no such grouping.
+        """
+        for start in range(0, max(len(frame), 1), _SLICE_ROWS):
+            self._add(_with_few_texts(frame.iloc[start : start + _SLICE_ROWS]))
 
-        return np.bincount(self._codes[rows], minlength=len(self.keys))
+    def _add(self, rows: pd.DataFrame) -> None:
+        key = _key_of(rows, self._by)
+        bases = {_basis_of(name): rows[_basis_of(name)] for name in COMPONENTS}
+        terms = _terms(rows)
+        self._kinds.add({"key": key, **bases}, terms)
+        for unit, sums in self._apart.items():
+            some, widths = _apart_widths(rows, terms, unit)
+            sums.add({"key": key[some], unit: rows[unit][some]}, widths)
+            if unit == _MODEL.unit:
+                on = {name: rows[name][some] for name in ("host_id", "cpu_model")}
+                self._modelled.add(on, {"runs": some[some].astype("float64")})
 
-    def sum(self, column: Any, rows: Any = slice(None)) -> Any:
-        """The sum over the rows of each group; unknown counts as 0."""
-        import numpy as np
+    def totals(self, by: str | None = None) -> list[Total]:
+        """As the function `totals`; `by` is the grouping of these sums, or None."""
+        sums = self._kinds.joined()
+        if not len(sums):
+            return []
+        groups = Groups(sums["key"], grouped=by is not None)
+        apart = {}
+        for unit, parts in self._apart.items():
+            widths = parts.joined()
+            within = groups.of(widths["key"])
+            apart[unit] = within, within.units(codes_of(widths[unit])), widths
+        found = list(_totals(sums, groups, apart))
+        if by == "day":
+            return sorted(found, key=lambda total: total.key or "")
+        return sorted(found, key=lambda total: (-(total.emissions_g or 0.0), total.key or ""))
 
-        weights = np.nan_to_num(column[rows])
-        return np.bincount(self._codes[rows], weights=weights, minlength=len(self.keys))
+    def modelled_on(self) -> ModelledOn:
+        """The hosts and processors over which the models' errors are combined.
 
-    def known_sum(self, column: Any) -> Any:
-        """As `sum`, but nan where nothing is known."""
-        import numpy as np
+        Hosts that are unknown are not counted; processors without a name count as one.
+        """
+        on = self._modelled.joined()
+        return ModelledOn(on["host_id"].nunique(), on["cpu_model"].nunique(dropna=False))
 
-        known = self.count(~np.isnan(column))
-        return np.where(known > 0, self.sum(column), np.nan)
-
-    def within(self, units: Any) -> _Units:
-        """The units, such as hosts, of each group; `units` is a number for each row."""
-        import pandas as pd
-
-        count = int(units.max()) + 2  # -1, for none, is one too
-        pairs, found = pd.factorize(self._codes * count + units + 1)
-        return _Units(pairs, found // count, len(self.keys))
-
-
-def _codes(column: Any) -> Any:
-    """The numbers of a categorical column's cells; pandas keeps them in as few bits as it can."""
-    return column.cat.codes.to_numpy().astype("int64")
-
-
-class _Units(NamedTuple):
-    """The units of all groups: the unit of each row, the group of each unit, how many groups."""
-
-    of_rows: Any
-    groups: Any
-    size: int
-
-    def sum_of_squares(self, column: Any, rows: Any) -> Any:
-        """For each group, the squares of its units' sums, added up."""
-        import numpy as np
-
-        weights = np.nan_to_num(column[rows])
-        sums = np.bincount(self.of_rows[rows], weights=weights, minlength=len(self.groups))
-        return np.bincount(self.groups, weights=sums**2, minlength=self.size)
+    def uncounted(self) -> dict[str, int]:
+        """In how many records something was not measured, by the code of the fault."""
+        sums = self._kinds.joined()
+        runs = {code: int(sums[f"with_{code}"].sum()) for code in CODES}
+        return {code: count for code, count in runs.items() if count}
 
 
-def _totals(frame: pd.DataFrame, groups: _Groups) -> Iterator[Total]:
+class ModelledOn(NamedTuple):
+    """How many hosts and kinds of processor there are whose processor or memory is modelled."""
+
+    hosts: int = 0
+    processors: int = 0
+
+
+# -- of each record: what can be added up ------------------------------------------------------
+
+
+def _with_few_texts(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows, without the texts that none of them has: some look at each text."""
+    texts = [str(name) for name in rows if rows[name].dtype == "category"]
+    few = {name: rows[name].cat.remove_unused_categories() for name in texts}
+    found: pd.DataFrame = rows.assign(**few)
+    return found
+
+
+def _key_of(frame: pd.DataFrame, by: str | None) -> Any:
+    """What the group of each record has in common; nothing where there is one group."""
+    import pandas as pd
+
+    if by is not None:
+        return keys_of(frame, by)
+    return pd.Series(pd.Categorical([None] * len(frame), categories=[]), index=frame.index)
+
+
+def _terms(frame: pd.DataFrame) -> dict[str, Any]:
+    """The numbers of each record that are added up, by name; nan for unknown."""
+    import numpy as np
+
+    def only(rows: Any, column: Any) -> Any:
+        return np.where(rows, column, np.nan)
+
+    found = {name: frame[name].to_numpy() for name in SUMMED}
+    best, g_per_kwh = found["energy_kwh"], frame["intensity_g_per_kwh"].to_numpy()
+    low, high = (frame[f"energy_{end}_kwh"].to_numpy() for end in ("low", "high"))
+    below, above = best - low, high - best
+    lacking = {code: _lacks(frame, code) for code in CODES}
+    lacks = lacking[UNMEASURED_GPU]
+    found |= {f"with_{code}": rows.astype("float64") for code, rows in lacking.items()}
+    found |= {"runs": np.ones(len(frame)), "known_runs": (~np.isnan(best)).astype("float64")}
+    found |= _half_widths(frame, "below", below)
+    found |= _half_widths(frame, "above", np.where(lacks, 0.0, above))
+    found |= {"lacking_kwh": only(lacks, above), "lacking_g": only(lacks, above * g_per_kwh)}
+    unsure = np.isnan(below) | np.isnan(above)
+    found["without_kwh"] = only(unsure, best)
+    for end in ("low", "high"):
+        end_g_per_kwh = frame[f"intensity_{end}_g_per_kwh"].to_numpy()
+        unsure = unsure | np.isnan(end_g_per_kwh)
+        found[f"grid_{end}_g"] = best * end_g_per_kwh
+    found["without_g"] = only(unsure, found["emissions_g"])
+    found["highest_g"] = high * frame["intensity_high_g_per_kwh"].to_numpy()
+    found["contract_kwh"] = only(~np.isnan(found["market_emissions_g"]), best)
+    return found | making_terms(frame)
+
+
+def _half_widths(frame: pd.DataFrame, side: str, width: Any) -> dict[str, Any]:
+    """Each record's half-width on a side, split among its components, in kWh and in grams."""
+    import numpy as np
+
+    g_per_kwh = frame["intensity_g_per_kwh"].to_numpy()
+    weights = {name: _weight(frame, name, side) for name in COMPONENTS}
+    norm = np.sqrt(sum(weight**2 for weight in weights.values()))
+    found = {}
+    for name, weight in weights.items():
+        alone = 1.0 if name == "other" else 0.0  # nothing to split by: all of it is one kind
+        share = np.divide(weight, norm, out=np.full_like(norm, alone), where=norm > 0.0)
+        found[f"{name}_{side}_kwh"] = width * share
+        found[f"{name}_{side}_g"] = width * share * g_per_kwh
+    return found
+
+
+def _weight(frame: pd.DataFrame, name: str, side: str) -> Any:
+    """Energy of a component times the usual uncertainty of its basis on a side."""
+    import numpy as np
+
+    basis = frame[_basis_of(name)].cat
+    usual = USUAL_UNCERTAINTY[name]
+    known = [getattr(usual[text], side) if text in usual else 1.0 for text in basis.categories]
+    by_code = np.array([*known, 1.0])
+    return np.nan_to_num(frame[f"{name}_kwh"].to_numpy()) * by_code[basis.codes.to_numpy()]
+
+
+def _basis_of(component: str) -> str:
+    return "basis" if component == "other" else f"{component}_basis"
+
+
+def _apart_widths(
+    frame: pd.DataFrame, terms: Mapping[str, Any], unit: str
+) -> tuple[Any, dict[str, Any]]:
+    """The records of which a component errs apart by this unit; and its half-widths in these."""
+    import numpy as np
+
+    rows = {
+        name: frame[_basis_of(name)].isin(apart.bases).to_numpy(dtype=bool)
+        for name, apart in _APART.items()
+        if apart.unit == unit
+    }
+    some = np.any(list(rows.values()), axis=0)
+    return some, {
+        name: np.where(of_component, terms[name], np.nan)[some]
+        for component, of_component in rows.items()
+        for name in (f"{component}_{side}_{in_unit}" for side, in_unit in _WIDTHS)
+    }
+
+
+def _lacks(frame: pd.DataFrame, code: str) -> Any:
+    """Whether each record has this code among its faults."""
+    import numpy as np
+
+    column = frame["faults"]
+    lack = [code in uncounted_codes(text) for text in column.cat.categories]
+    return np.array([*lack, False])[codes_of(column)]  # -1, for none, is the last
+
+
+# -- of each group: the rule -------------------------------------------------------------------
+
+
+def _totals(sums: pd.DataFrame, groups: Groups, apart: _ApartSums) -> Iterator[Total]:
     """The sum of each group that has records."""
-    runs = groups.count()
-    known_runs = groups.count(frame["energy_kwh"].notna().to_numpy())
-    sums = {name: groups.known_sum(frame[name].to_numpy()) for name in SUMMED}
-    others = _shares(frame, groups) | _making_ends(frame, groups)
-    others["market_share"] = _market_share(frame, groups)
-    ends = _Ends(frame, groups)
+    runs, known_runs = groups.sum(sums["runs"]), groups.sum(sums["known_runs"])
+    summed = {name: groups.known_sum(sums[name]) for name in SUMMED}
+    others = _shares(sums, groups) | _making_ends(sums, groups)
+    others["market_share"] = _market_share(sums, groups)
+    ends = _Ends(sums, groups, apart)
     for index, key in enumerate(groups.keys):
         if runs[index] == 0:
             continue
-        known = {name: _known(column[index]) for name, column in sums.items()}
+        known = {name: _known(column[index]) for name, column in summed.items()}
         energy = ends.energy(index, known["energy_kwh"])
         emissions = ends.emissions(index, known["emissions_g"])
         yield Total(
@@ -297,28 +465,22 @@ def _known(number: Any) -> float | None:
 class _Ends:
     """The intervals of the sums of all groups."""
 
-    def __init__(self, frame: pd.DataFrame, groups: _Groups) -> None:
+    def __init__(self, sums: pd.DataFrame, groups: Groups, apart: _ApartSums) -> None:
         import numpy as np
 
-        best = frame["energy_kwh"].to_numpy()
-        low, high = (frame[f"energy_{end}_kwh"].to_numpy() for end in ("low", "high"))
-        below, above = best - low, high - best
-        lacks = _lacks(frame, UNMEASURED_GPU)
-        sure_above = np.where(lacks, 0.0, above)
-        self._half_widths = _half_widths(frame, groups, {"below": below, "above": sure_above})
-        # what no meter counted is no error that another record could make up for
-        self._half_widths["above", "kwh"] += groups.sum(above, lacks)
-        above_g = above * frame["intensity_g_per_kwh"].to_numpy()
-        self._half_widths["above", "g"] += groups.sum(above_g, lacks)
-        unsure = np.isnan(below) | np.isnan(above)
-        self._without = {"kwh": groups.sum(best, unsure)}
-        self._grid_g = {}
-        for end in ("low", "high"):
-            end_g_per_kwh = frame[f"intensity_{end}_g_per_kwh"].to_numpy()
-            unsure = unsure | np.isnan(end_g_per_kwh)
-            self._grid_g[end] = groups.known_sum(best * end_g_per_kwh)
-        self._without["g"] = groups.sum(frame["emissions_g"].to_numpy(), unsure)
-        self._highest_g = groups.sum(high * frame["intensity_high_g_per_kwh"].to_numpy())
+        squares = {width: np.zeros(len(groups.keys)) for width in _WIDTHS}
+        for kind in _kinds(sums):
+            for side, unit in _WIDTHS:
+                width = f"{kind.component}_{side}_{unit}"
+                squares[side, unit] += _square(kind, groups, sums, apart, width)
+        self._half_widths = {width: np.sqrt(square) for width, square in squares.items()}
+        self._without = {}
+        for unit in ("kwh", "g"):
+            # what no meter counted is no error that another record could make up for
+            self._half_widths["above", unit] += groups.sum(sums[f"lacking_{unit}"])
+            self._without[unit] = groups.sum(sums[f"without_{unit}"])
+        self._grid_g = {end: groups.known_sum(sums[f"grid_{end}_g"]) for end in ("low", "high")}
+        self._highest_g = groups.sum(sums["highest_g"])
 
     def energy(self, group: int, best: float | None) -> Interval | None:
         """In kWh; None where too little is known."""
@@ -345,156 +507,45 @@ class _Ends:
         return Interval(best, max(0.0, best - below), best + above)
 
 
-def _half_widths(
-    frame: pd.DataFrame, groups: _Groups, widths: dict[str, Any]
-) -> dict[tuple[str, str], Any]:
-    """The half-width of each group's sum by side, "below" or "above", and unit, "kwh" or "g".
-
-    `widths` has those of the records, by side. Each is split among the components of its record.
-    """
-    import numpy as np
-
-    g_per_kwh = frame["intensity_g_per_kwh"].to_numpy()
-    kinds = list(_kinds(frame, groups))
-    found: dict[tuple[str, str], Any] = {}
-    for side, width in widths.items():
-        weights = {name: _weight(frame, name, side) for name in COMPONENTS}
-        norm = np.sqrt(sum(weight**2 for weight in weights.values()))
-        squares = {"kwh": np.zeros(len(groups.keys)), "g": np.zeros(len(groups.keys))}
-        for name, weight in weights.items():
-            alone = 1.0 if name == "other" else 0.0  # nothing to split by: all of it is one kind
-            share = np.divide(weight, norm, out=np.full_like(norm, alone), where=norm > 0.0)
-            for unit, part in (("kwh", width * share), ("g", width * share * g_per_kwh)):
-                for kind in kinds:
-                    if kind.component == name:
-                        squares[unit] += _square(kind, groups, part)
-        found |= {(side, unit): np.sqrt(square) for unit, square in squares.items()}
-    return found
-
-
-def _weight(frame: pd.DataFrame, name: str, side: str) -> Any:
-    """Energy of a component times the usual uncertainty of its basis on a side."""
-    import numpy as np
-
-    basis = frame[_basis_of(name)].cat
-    usual = USUAL_UNCERTAINTY[name]
-    known = [getattr(usual[text], side) if text in usual else 1.0 for text in basis.categories]
-    by_code = np.array([*known, 1.0])
-    return np.nan_to_num(frame[f"{name}_kwh"].to_numpy()) * by_code[basis.codes.to_numpy()]
-
-
-def _basis_of(component: str) -> str:
-    return "basis" if component == "other" else f"{component}_basis"
-
-
 class _Kind(NamedTuple):
-    """The rows in which a component has one basis, and what is common to their errors.
-
-    Attributes:
-        units: what errs alike in itself; None where all of the kind errs alike.
-        common: the share of the variance that all units have in common.
-    """
+    """The rows in which a component has one basis, and what errs apart in it."""
 
     component: str
     rows: Any
-    units: _Units | None = None
-    common: float = 1.0
+    apart: _Apart | None = None
 
 
-def _kinds(frame: pd.DataFrame, groups: _Groups) -> Iterator[_Kind]:
-    """The kinds that a frame has.
-
-    On different processors, the models of processor and memory err apart in part. A GPU's sensor
-    has a gain that is fixed for the board and differs between boards (Yang, Adámek, Armour, SC'24),
-    so measured GPUs err together on one host and apart on different ones.
-    """
-    processors = hosts = None
-    for component in COMPONENTS:
-        for way, rows in _ways(frame, component):
-            if way == _BY_MODEL:
-                processors = processors or groups.within(_codes(frame["cpu_model"]))
-                yield _Kind(component, rows, processors, COMMON)
-            elif (component, way) == ("gpu", "measured"):
-                hosts = hosts or groups.within(_codes(frame["host_id"]))
-                yield _Kind(component, rows, hosts, 0.0)
-            else:
-                yield _Kind(component, rows)
-
-
-_BY_MODEL = "by model"
-
-
-def _ways(frame: pd.DataFrame, component: str) -> Iterator[tuple[str | None, Any]]:
-    """The ways in which a component is known, and the rows of each; None where it is not.
+def _kinds(sums: pd.DataFrame) -> Iterator[_Kind]:
+    """The kinds that there are.
 
     A modelled processor and one of which nothing is known have the same load curve, so both are one
-    way; the same holds for memory.
+    kind; the same holds for memory.
     """
     import numpy as np
 
-    basis = frame[_basis_of(component)]
-    texts = [*basis.cat.categories, None]
-    if component in ("cpu", "ram"):
-        texts = [_BY_MODEL if text in ("modelled", "assumed") else text for text in texts]
-    codes = _codes(basis) % len(texts)  # -1, for none, is the last
-    for way in dict.fromkeys(texts):
-        rows = np.array([text == way for text in texts])[codes]
-        if rows.any():
-            yield way, rows
+    for component in COMPONENTS:
+        basis, apart = sums[_basis_of(component)], _APART.get(component)
+        ways: list[Any] = [*basis.cat.categories, None]
+        if apart is not None:
+            ways = [apart if text in apart.bases else text for text in ways]
+        codes = codes_of(basis) % len(ways)  # -1, for none, is the last
+        for way in dict.fromkeys(ways):
+            rows = np.array([one == way for one in ways])[codes]
+            if rows.any():
+                yield _Kind(component, rows, apart if way == apart else None)
 
 
-class ModelledOn(NamedTuple):
-    """How many hosts and kinds of processor there are whose processor or memory is modelled."""
-
-    hosts: int = 0
-    processors: int = 0
-
-
-def modelled_on(frame: pd.DataFrame) -> ModelledOn:
-    """The hosts and processors over which the models' errors are combined.
-
-    Hosts that are unknown are not counted; processors without a name count as one.
-    """
-    import numpy as np
-
-    rows = np.zeros(len(frame), dtype=bool)
-    for component in ("cpu", "ram"):
-        for way, of_way in _ways(frame, component):
-            if way == _BY_MODEL:
-                rows |= of_way
-    hosts = np.unique(_codes(frame["host_id"])[rows])
-    processors = np.unique(_codes(frame["cpu_model"])[rows])
-    return ModelledOn(int((hosts >= 0).sum()), len(processors))
-
-
-def uncounted(frame: pd.DataFrame) -> dict[str, int]:
-    """In how many records something was not measured, by the code of the fault."""
-    found: dict[str, int] = {}
-    for text in frame["faults"].cat.categories:
-        for code in uncounted_codes(text):
-            found.setdefault(code, int(_lacks(frame, code).sum()))
-    return found
-
-
-def _lacks(frame: pd.DataFrame, code: str) -> Any:
-    """Whether each record has this code among its faults."""
-    import numpy as np
-
-    column = frame["faults"]
-    lack = [code in uncounted_codes(text) for text in column.cat.categories]
-    return np.array([*lack, False])[_codes(column)]  # -1, for none, is the last
-
-
-def _square(kind: _Kind, groups: _Groups, column: Any) -> Any:
+def _square(kind: _Kind, groups: Groups, sums: pd.DataFrame, apart: _ApartSums, width: str) -> Any:
     """The square of each group's half-width of one kind."""
-    alike = groups.sum(column, kind.rows) ** 2
-    if kind.units is None:
+    alike = groups.sum(sums[width], kind.rows) ** 2
+    if kind.apart is None:
         return alike
-    apart = kind.units.sum_of_squares(column, kind.rows)
-    return kind.common * alike + (1.0 - kind.common) * apart
+    of_units, units, widths = apart[kind.apart.unit]
+    common = kind.apart.common
+    return common * alike + (1.0 - common) * of_units.sum_of_squares(widths[width], units)
 
 
-def _shares(frame: pd.DataFrame, groups: _Groups) -> dict[str, Any]:
+def _shares(sums: pd.DataFrame, groups: Groups) -> dict[str, Any]:
     """The shares of the components' energy that are measured, modelled and assumed, by group.
 
     Of the rest it is not recorded; nan where it is of all.
@@ -503,13 +554,12 @@ def _shares(frame: pd.DataFrame, groups: _Groups) -> dict[str, Any]:
 
     by_basis = {text: np.zeros(len(groups.keys)) for text in BASES}
     for name in COMPONENTS:
-        basis = frame[_basis_of(name)].cat
-        codes = basis.codes.to_numpy()
-        for code, text in enumerate(basis.categories):
-            if text in by_basis:
-                by_basis[text] += groups.sum(frame[f"{name}_kwh"].to_numpy(), codes == code)
+        basis = sums[_basis_of(name)]
+        for text in by_basis:
+            rows = (basis == text).to_numpy(dtype=bool)
+            by_basis[text] += groups.sum(sums[f"{name}_kwh"], rows)
     known = np.sum(list(by_basis.values()), axis=0) > 0.0
-    whole = np.sum([groups.sum(frame[f"{name}_kwh"].to_numpy()) for name in COMPONENTS], axis=0)
+    whole = np.sum([groups.sum(sums[f"{name}_kwh"]) for name in COMPONENTS], axis=0)
     unknown = np.full_like(whole, np.nan)
     return {
         f"{text}_share": np.divide(kwh, whole, out=unknown.copy(), where=known)
@@ -517,65 +567,23 @@ def _shares(frame: pd.DataFrame, groups: _Groups) -> dict[str, Any]:
     }
 
 
-def _market_share(frame: pd.DataFrame, groups: _Groups) -> Any:
+def _market_share(sums: pd.DataFrame, groups: Groups) -> Any:
     """The share of the energy of the records with a figure by contract; nan where none has one."""
     import numpy as np
 
-    kwh = frame["energy_kwh"].to_numpy()
-    with_contract = frame["market_emissions_g"].notna().to_numpy()
-    whole_kwh = groups.sum(kwh)
-    known = (groups.count(with_contract) > 0) & (whole_kwh > 0.0)
+    whole_kwh = groups.sum(sums["energy_kwh"])
+    known = ~np.isnan(groups.known_sum(sums["market_emissions_g"])) & (whole_kwh > 0.0)
     unknown = np.full_like(whole_kwh, np.nan)
-    return np.divide(groups.sum(kwh, with_contract), whole_kwh, out=unknown, where=known)
+    return np.divide(groups.sum(sums["contract_kwh"]), whole_kwh, out=unknown, where=known)
 
 
-def _making_ends(frame: pd.DataFrame, groups: _Groups) -> dict[str, Any]:
-    """The low and high ends of what making the hardware took, by group; nan: too little is known.
-
-    Records have no such ends. They follow from the hardware: each kind's sum times the interval of
-    such a machine over its figure. All kinds add up linearly, since they rest on the same sets.
-    """
+def _making_ends(sums: pd.DataFrame, groups: Groups) -> dict[str, Any]:
+    """Both ends; nan where figures without ends are more than `UNKNOWN_SHARE` of the sum."""
     import numpy as np
 
-    g, kg_sb = (frame[name].to_numpy() for name in ("embodied_g", "abiotic_kg_sb"))
-    cards = frame["gpu_models"]
-    texts = [*cards.cat.categories, None]
-    codes = _codes(cards) % len(texts)  # -1, for none, is the last
-    known = ~np.isnan(g) | ~np.isnan(kg_sb)
-    by_cards = _spreads(texts, np.unique(codes[known]))[:, codes]
-    g_per_kg_sb = np.divide(g, kg_sb, out=np.full_like(g, np.nan), where=kg_sb > 0.0)
-    # a figure of the user's own has other ends, and no column says that it is one
-    is_tables = (g_per_kg_sb >= by_cards[4]) & (g_per_kg_sb <= by_cards[5])
-    g_ends = np.where(is_tables, by_cards[:2], np.nan)
-    return {
-        "embodied_low_g": _sum_of_ends(groups, g, g_ends[0]),
-        "embodied_high_g": _sum_of_ends(groups, g, g_ends[1]),
-        "abiotic_low_kg_sb": _sum_of_ends(groups, kg_sb, by_cards[2]),
-        "abiotic_high_kg_sb": _sum_of_ends(groups, kg_sb, by_cards[3]),
-    }
-
-
-def _spreads(texts: list[str | None], codes: Any) -> Any:
-    """For each text of cards: both ends in CO2e, in Sb eq, and of the ratio of the two figures."""
-    import numpy as np
-
-    found = np.full((6, len(texts)), np.nan)
-    if len(codes):
-        from carbontrack.impact.embodied import g_per_kg_sb_of, spread_of  # many have neither
-
-        for code in codes:
-            spread = spread_of(texts[code])
-            if spread is not None:
-                of_g, of_kg_sb = spread
-                ends = (of_g.low, of_g.high, of_kg_sb.low, of_kg_sb.high)
-                found[:, code] = (*ends, *g_per_kg_sb_of(texts[code]))
+    found = {}
+    for name, end in MAKING_ENDS:
+        without = groups.sum(sums[f"without_{end}"])
+        too_many = without > UNKNOWN_SHARE * groups.sum(sums[name])
+        found[end] = np.where(too_many, np.nan, groups.known_sum(sums[end]))
     return found
-
-
-def _sum_of_ends(groups: _Groups, figure: Any, ratio: Any) -> Any:
-    """The sum at one end; nan where figures without ends are more than `UNKNOWN_SHARE` of it."""
-    import numpy as np
-
-    without = groups.sum(figure, np.isnan(ratio))
-    ends = groups.known_sum(figure * np.where(np.isnan(ratio), 1.0, ratio))
-    return np.where(without > UNKNOWN_SHARE * groups.sum(figure), np.nan, ends)

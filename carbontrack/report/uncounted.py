@@ -14,6 +14,8 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "source_failed": ("source of meters failed", "sources of meters failed"),
 }
 """By code, for one and for several."""
+CODES = tuple(_WORDS)
+"""The codes that there are words for."""
 
 
 def uncounted_text(faults: str | None) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from carbontrack.report.frame import Loaded, columns_of, load_rows
 from carbontrack.report.tables import Summary
-from carbontrack.report.totals import Total, keys_of, modelled_on, totals, uncounted
+from carbontrack.report.totals import RecordSums, Total
 from carbontrack.server.limits import Refused
 from carbontrack.store.base import Store
 from carbontrack.values import NamedTuple
@@ -88,22 +88,22 @@ def summary_of(loaded: Loaded, query: ReportQuery) -> Summary:
     Raises:
         ConfigError: there is no such grouping.
     """
-    frame = loaded.frame
-    if len(frame) == 0:
-        keys_of(frame, query.by)  # an unknown grouping is an error even where there are no records
+    sums = RecordSums(query.by)
+    sums.add(loaded.frame)  # an unknown grouping is an error even where there are no records
+    if len(loaded.frame) == 0:
         return Summary(query.by, no_total(), (), [query.project])
     return Summary(
         by=query.by,
-        total=totals(frame)[0],
-        groups=totals(frame, query.by),
+        total=sums.totals()[0],
+        groups=sums.totals(query.by),
         sources=[query.project],
         skipped_lines=loaded.skipped_lines,
         repeated=loaded.repeated,
         not_added=loaded.not_added,
         reason=loaded.reason,
         jobs=loaded.jobs,
-        modelled_on=modelled_on(frame),
-        uncounted=uncounted(frame),
+        modelled_on=sums.modelled_on(),
+        uncounted=sums.uncounted(),
     )
 
 

@@ -15,7 +15,7 @@ from carbontrack.errors import ConfigError
 from carbontrack.interval import Interval, product
 from carbontrack.record import Record
 from carbontrack.report.frame import load
-from carbontrack.report.totals import COMMON, USUAL_UNCERTAINTY, Total, modelled_on, totals
+from carbontrack.report.totals import COMMON, USUAL_UNCERTAINTY, RecordSums, Total, totals
 from carbontrack.sinks.csv_file import HEADER, record_line
 from tests.support.records import a_record
 
@@ -318,7 +318,9 @@ def test_modelled_hosts_and_processors_are_counted(tmp_path: Path) -> None:
     """Only where a model's figure is among them; processors without a name are one."""
     measured = replace(on(0, "a", "Apple M2"), cpu_basis="measured")
     runs = [measured, on(1, "b", "EPYC"), on(2, "c", "EPYC"), on(3, None, None), on(4, "b", None)]
-    assert modelled_on(load([written(tmp_path / "r.csv", runs)]).frame) == (2, 2)
+    sums = RecordSums()
+    sums.add(load([written(tmp_path / "r.csv", runs)]).frame)
+    assert sums.modelled_on() == (2, 2)
 
 
 def test_emissions_by_contract_are_summed_where_they_are_known(tmp_path: Path) -> None:
