@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carbontrack.record import Record
-from carbontrack.report.scale.engine import Limits
+from carbontrack.report.scale.engine import EngineLimits
 from carbontrack.report.scale.sums import summed
 from tests.support.many_records import FORMATS, as_csv, assert_same, by_pandas, lists_of_records
 
 pytest.importorskip("duckdb", reason="needs the extra scale")
 
-SMALL = Limits(memory_mb=256, batch_rows=2)
+SMALL = EngineLimits(memory_mb=256, batch_rows=2)
 """Parts so small that what belongs together comes in several."""
 WAYS = st.sampled_from(["name", "region", "day", "host", "label:model"])
 
@@ -27,10 +27,10 @@ WAYS = st.sampled_from(["name", "region", "day", "host", "label:model"])
     rows=lists_of_records(),
     by=WAYS,
     written=st.sampled_from(FORMATS),
-    limits=st.sampled_from([SMALL, Limits()]),
+    limits=st.sampled_from([SMALL, EngineLimits()]),
 )
 def test_sums_are_those_of_pandas(
-    rows: list[Record], by: str, written: Callable[..., Path], limits: Limits
+    rows: list[Record], by: str, written: Callable[..., Path], limits: EngineLimits
 ) -> None:
     """Any basis, nothing known, repeats, checkpoints, nested rows, circles, shared machines."""
     with TemporaryDirectory() as text:

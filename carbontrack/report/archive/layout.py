@@ -18,7 +18,6 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carbontrack.errors import MissingExtra
 from carbontrack.record import (
     COLUMNS,
     NUMBER_COLUMNS,
@@ -28,6 +27,7 @@ from carbontrack.record import (
     Record,
     plain,
 )
+from carbontrack.report.parquet import import_pyarrow
 from carbontrack.values import fields_of
 
 if TYPE_CHECKING:
@@ -62,17 +62,13 @@ def month_files(folder: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def import_arrow(feature: str = "carbontrack compact") -> Any:
+def import_arrow() -> Any:
     """The module pyarrow.
 
     Raises:
         MissingExtra: it is not installed.
     """
-    try:
-        import pyarrow as pa
-    except ImportError as error:
-        raise MissingExtra("pyarrow", "scale", feature) from error
-    return pa
+    return import_pyarrow("carbontrack compact")
 
 
 def archive_schema() -> pa.Schema:

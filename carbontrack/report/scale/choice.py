@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from carbontrack.report.archive.layout import FILE_NAME, is_archive
 from carbontrack.report.parquet import ENDING
 from carbontrack.report.read import AnyPath
 from carbontrack.report.sources import Source, size_bytes
@@ -14,8 +15,6 @@ from carbontrack.values import NamedTuple
 LARGE_BYTES = 500_000_000
 """Of files of other formats than Parquet; about a million rows. pandas makes a frame of fewer in
 less time, and in no more memory than DuckDB takes for any number."""
-_ARCHIVE = "carbontrack-archive.json"
-"""The file that marks the folders of `carbontrack compact`."""
 _INSTALL = 'pip install "carbontrack[scale]" for less memory'
 
 
@@ -34,9 +33,7 @@ def chosen(
     `whole_rows` says that more than sums is asked for, so that the records have to be in memory.
     """
     if whole_rows:
-        return HowRead(
-            with_duckdb=False, why="a page, documents and jobs need every record in memory"
-        )
+        return HowRead(with_duckdb=False, why="more than sums needs all records in memory")
     if any(not isinstance(source, Path) for source in sources):
         return HowRead(with_duckdb=True, why="a database of PostgreSQL may be of any size")
     if any(source.suffix.lower() == ENDING for source in sources if isinstance(source, Path)):
@@ -57,9 +54,9 @@ def are_distinct(paths: Sequence[AnyPath], sources: Sequence[Source]) -> bool:
     if all(not isinstance(source, Path) for source in sources):
         return True
     folder = Path(paths[0]).expanduser()
-    if not (folder / _ARCHIVE).is_file():
+    if not is_archive(folder):
         return False
     months = {source for source in sources if isinstance(source, Path)}
-    return all(
-        file.name == f"records{ENDING}" and file.parent.parent == folder for file in months
-    ) and len(months) == len(sources)
+    return all(file.name == FILE_NAME and file.parent.parent == folder for file in months) and len(
+        months
+    ) == len(sources)

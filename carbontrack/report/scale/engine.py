@@ -13,7 +13,7 @@ from carbontrack.values import NamedTuple
 THREADS = 4
 
 
-class Limits(NamedTuple):
+class EngineLimits(NamedTuple):
     """What may be in memory at once; Python, numpy and the sums come on top.
 
     Attributes:
@@ -48,7 +48,7 @@ class Engine:
     batches. All see the same tables.
     """
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
+    def __init__(self, folder: Path, limits: EngineLimits) -> None:
         self._duckdb = import_duckdb()
         self._batch_rows = limits.batch_rows
         self._connection = self._duckdb.connect(

@@ -11,7 +11,7 @@ from carbontrack.report.frame import Summed
 from carbontrack.report.nesting import SHARED, NotAdded
 from carbontrack.report.parquet import ENDING, import_pyarrow
 from carbontrack.report.read import import_pandas
-from carbontrack.report.scale.engine import FEATURE, Engine, Limits, import_duckdb
+from carbontrack.report.scale.engine import FEATURE, Engine, EngineLimits, import_duckdb
 from carbontrack.report.scale.once import Once
 from carbontrack.report.scale.relation import make_view
 from carbontrack.report.scale.staging import StagedFiles
@@ -19,7 +19,7 @@ from carbontrack.report.sources import Position, Progress, Source
 from carbontrack.report.totals import SUM_FIGURES, SUM_TEXTS, RecordSums, key_column
 from carbontrack.system.log import LOGGER
 
-_LIMITS = Limits()
+_LIMITS = EngineLimits()
 _RULE_COLUMNS = ("status", "parent_holds", "host_id", "scope", "energy_kwh")
 
 
@@ -29,7 +29,7 @@ def summed(
     *,
     progress: Progress | None = None,
     distinct: bool = False,
-    limits: Limits = _LIMITS,
+    limits: EngineLimits = _LIMITS,
 ) -> Summed:
     """The sums of the records in all sources, by a grouping and of all.
 

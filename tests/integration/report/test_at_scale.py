@@ -21,7 +21,7 @@ from carbontrack.report.frame import IDS, NUMBERS, TEXTS, TIMES
 from carbontrack.report.postgres import address_of
 from carbontrack.report.read import iter_records, read_records
 from carbontrack.report.scale.choice import are_distinct, chosen
-from carbontrack.report.scale.engine import Limits
+from carbontrack.report.scale.engine import EngineLimits
 from carbontrack.report.scale.sums import summed
 from carbontrack.report.sources import sources_of
 from carbontrack.sinks.csv_file import HEADER, record_line
@@ -42,10 +42,10 @@ pytest.importorskip("duckdb", reason="needs the extra scale")
 
 PEAK = """
 import resource, sys
-from carbontrack.report.scale.engine import Limits
+from carbontrack.report.scale.engine import EngineLimits
 from carbontrack.report.scale.sums import summed
 from carbontrack.report.sources import sources_of
-limits = Limits(memory_mb=64, batch_rows=1 << 14)
+limits = EngineLimits(memory_mb=64, batch_rows=1 << 14)
 found = summed(sources_of(sys.argv[1:]), "name", limits=limits)
 print(found.records, found.repeated, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
@@ -121,7 +121,7 @@ def test_a_circle_of_parents_leaves_no_row_out(tmp_path: Path) -> None:
         return a_record(**own, parent_id=f"run-{parent}:1", parent_holds=True)
 
     rows = [row(1, 1), row(3, 4), row(4, 5), row(5, 3), row(6, 5), row(7, 6)]
-    for limits in (Limits(), Limits(memory_mb=64, batch_rows=1)):
+    for limits in (EngineLimits(), EngineLimits(memory_mb=64, batch_rows=1)):
         found = summed([as_typed_parquet(tmp_path, rows)], "name", limits=limits)
         assert (found.records, found.not_added.nested) == (4, 2)
         assert_same(found, by_pandas(as_csv(tmp_path, rows), "name"), "name")
@@ -168,7 +168,7 @@ def test_the_command_says_how_it_reads(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["report", str(text), "--verbose"]) == 0
     assert "reads with pandas" in capsys.readouterr().err
     assert main(["report", str(parquet), "--by", "job", "--verbose"]) == 0
-    assert "reads with pandas: a page, documents and jobs" in capsys.readouterr().err
+    assert "reads with pandas: more than sums" in capsys.readouterr().err
     found, expected = (reported(capsys, str(path)) for path in (parquet, text))
     assert {**found, "sources": None} == {**expected, "sources": None}
 
