@@ -93,7 +93,7 @@ def _add_limits(add: Callable[..., object]) -> None:
     add(
         "--token-file",
         metavar="FILE",
-        help="accept who sends one of the tokens in FILE, one a line, and nobody else; otherwise "
+        help="accept requests with one of the tokens in FILE, one a line, and no others; otherwise "
         "processes of this user and of root are accepted",
     )
     add("--any-user", action="store_true", help="accept processes of all users of this machine")
