@@ -26,7 +26,7 @@ def add_parser(subparsers: Subparsers) -> None:
         description="Collect records in an archive: a folder with one Parquet file for each month, "
         "in which each record is once. Sources may be given again: what is new in them is added, "
         "and only months that change are written. A run may be killed at any time: the archive is "
-        "then as it was, or as it was to be. Sources are only read. With a name that ends in .csv "
+        "then either as before or complete. Sources are only read. With a name that ends in .csv "
         "behind --into, the records are written to a new CSV file instead, from archives or from "
         "any sources.",
         epilog="Example: carbontrack compact runs/ --into archive; "

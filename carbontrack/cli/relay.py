@@ -93,10 +93,10 @@ def _add_limits(add: Callable[..., object]) -> None:
     add(
         "--token-file",
         metavar="FILE",
-        help="let in whoever has one of the tokens in FILE, one a line, and nobody else; otherwise "
-        "processes of this user and of root are let in",
+        help="accept requests with one of the tokens in FILE, one a line, and no others; otherwise "
+        "processes of this user and of root are accepted",
     )
-    add("--any-user", action="store_true", help="let in processes of all users of this machine")
+    add("--any-user", action="store_true", help="accept processes of all users of this machine")
     add(
         "--space-mib",
         type=_count,

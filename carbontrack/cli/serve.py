@@ -30,7 +30,7 @@ def add_parser(subparsers: Subparsers) -> None:
         run,
         description="Receive the records of a team's programs over HTTP, and show the totals of "
         "each project. Programs send to http://HOST:PORT/v1/records (setting output) with a token "
-        "(setting http_token). Without any token only this machine is let in.",
+        "(setting http_token). Without a token only requests from this machine are accepted.",
         epilog="Example: carbontrack serve --new-token vision && carbontrack serve",
     )
     add = parser.add_argument
@@ -43,7 +43,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add = tasks.add_argument
     add("--new-token", metavar="PROJECT", help="make a token, print it once, and exit")
     add("--read", action="store_true", help="of --new-token: it may read totals, and not send")
-    add("--revoke", metavar="ID", help="refuse a token from now on; its id or its text")
+    add("--revoke", metavar="ID", help="revoke a token, named by its id or its text")
     add("--project", metavar="PROJECT", help="set --quota and --retention of a project")
     add("--quota", type=_quota, metavar="N", help=f"records a minute, or {_NO_LIMIT}")
     add("--retention", type=_days, metavar="DAYS", help=f"days to keep, or {_NO_LIMIT}")

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from carbontrack.errors import ConfigError
 from carbontrack.record import COLUMNS
 from carbontrack.sinks.sqlite import TABLE, no_table
 from carbontrack.system.clock import SystemClock
@@ -34,14 +35,20 @@ _LIMIT_LENGTH = 0
 
 
 def sqlite_rows(
-    path: Path, *, limit_s: float = ROW_LIMIT_S, every_column: bool = False
+    path: Path,
+    *,
+    limit_s: float = ROW_LIMIT_S,
+    every_column: bool = False,
+    to_the_end: bool = False,
 ) -> Iterator[Mapping[str, object] | None]:
     """The rows of the table in an SQLite database, in the order of their arrival.
 
     `every_column`: also those that this version does not know. None for a row that is too long, and
-    for the rest where it cannot be read; the log says why.
+    for the rest where it cannot be read; the log says why. With `to_the_end` that is an error, for
+    those who may remove the database afterwards.
 
     Raises:
+        ConfigError: it cannot be read to its end, and has to be.
         OSError: it cannot be opened, or is no regular file.
     """
     import sqlite3
@@ -54,6 +61,8 @@ def sqlite_rows(
     try:
         yield from _rows(connection, _most_rows(path), limit_s, every_column=every_column)
     except sqlite3.DatabaseError as error:
+        if to_the_end:
+            raise ConfigError(f"cannot read {path}: {error}") from error
         LOGGER.warning("%s: %s; what follows in it is passed over", path, error)
         yield None
     finally:

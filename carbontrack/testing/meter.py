@@ -17,10 +17,14 @@ class FakeMeter:
         watts: constant power; it can be changed at any time, and the new value applies from the
             last read on, so it is exact with a read at the change (a span's start, `snapshot()`).
         joules: instead of watts, the energy as a function of the monotonic instant.
-        basis, resolution_s, relative_uncertainty: as the meter protocol explains.
-        max_period_s, nominal_w: optional attributes of a meter, explained there too.
-        low, high: how many times the energy its ends are, such as 0.4 and 2.5: it then has the
-            optional attributes `low_j` and `high_j`. Both or none; to be changed like `watts`.
+        basis: as the meter protocol explains.
+        resolution_s: likewise.
+        relative_uncertainty: likewise.
+        max_period_s: an optional attribute of a meter, explained there too.
+        nominal_w: likewise.
+        low: how many times the energy its low end is, such as 0.4: it then has the optional
+            attributes `low_j` and `high_j`. With `high` or not at all; to be changed like `watts`.
+        high: how many times the energy its high end is, such as 2.5.
     """
 
     low_j: float

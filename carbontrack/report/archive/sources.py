@@ -107,7 +107,8 @@ def tables_of(path: Path, on_skip: OnSkip) -> Iterator[pa.Table]:
 
     Raises:
         OSError: the file cannot be read.
-        ConfigError: it is no Parquet file of records, or of a newer version.
+        ConfigError: it is no Parquet file of records, or of a newer version; or a database that
+            cannot be read to its end.
     """
     ending = path.suffix.lower()
     if ending == ".csv":
@@ -121,9 +122,8 @@ def tables_of(path: Path, on_skip: OnSkip) -> Iterator[pa.Table]:
         yield from _tables(parquet_rows(path), on_skip)
     else:
         is_sqlite = ending in _SQLITE
-        yield from _tables(
-            sqlite_rows(path, every_column=True) if is_sqlite else rows_of(path), on_skip
-        )
+        rows = sqlite_rows(path, every_column=True, to_the_end=True) if is_sqlite else rows_of(path)
+        yield from _tables(rows, on_skip)
 
 
 def _tables(rows: Iterable[Row | None], on_skip: OnSkip) -> Iterator[pa.Table]:

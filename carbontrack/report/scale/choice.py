@@ -33,9 +33,7 @@ def chosen(
     `whole_rows` says that more than sums is asked for, so that the records have to be in memory.
     """
     if whole_rows:
-        return HowRead(
-            with_duckdb=False, why="more than sums needs all records in memory"
-        )
+        return HowRead(with_duckdb=False, why="more than sums needs all records in memory")
     if any(not isinstance(source, Path) for source in sources):
         return HowRead(with_duckdb=True, why="a database of PostgreSQL may be of any size")
     if any(source.suffix.lower() == ENDING for source in sources if isinstance(source, Path)):

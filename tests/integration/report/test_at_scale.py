@@ -167,6 +167,8 @@ def test_the_command_says_how_it_reads(tmp_path: Path, capsys: pytest.CaptureFix
     assert "reads with DuckDB" in capsys.readouterr().err
     assert main(["report", str(text), "--verbose"]) == 0
     assert "reads with pandas" in capsys.readouterr().err
+    assert main(["report", str(parquet), "--by", "job", "--verbose"]) == 0
+    assert "reads with pandas: more than sums" in capsys.readouterr().err
     found, expected = (reported(capsys, str(path)) for path in (parquet, text))
     assert {**found, "sources": None} == {**expected, "sources": None}
 

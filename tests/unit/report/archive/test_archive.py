@@ -189,6 +189,25 @@ def test_columns_of_newer_versions_are_kept(tmp_path):
     assert [r["soul"] for r in map(json.loads, (r["extra"] for r in rows_in(tmp_path / "again")))]
 
 
+@pytest.mark.parametrize("trouble", ["no such table", "damaged"])
+def test_a_database_that_cannot_be_read_to_its_end_is_an_error(tmp_path, trouble):
+    """Sources may be removed afterwards, so none is passed over; the archive is as it was."""
+    folder = archived(tmp_path, a_record())
+    before = contents_of(folder)
+    rows = [a_record(number, error="x" * 4000) for number in range(100)]
+    source = write_source(tmp_path / "runs.db", rows)
+    if trouble == "damaged":
+        content = source.read_bytes()
+        source.write_bytes(content[: len(content) // 2].ljust(len(content), b"\xff"))
+    else:
+        with sqlite3.connect(source) as connection:
+            connection.execute("ALTER TABLE carbontrack_records RENAME TO records")
+        connection.close()
+    with pytest.raises(ConfigError, match=r"cannot read .*runs\.db"):
+        compact([source], folder)
+    assert contents_of(folder) == before
+
+
 def test_a_finished_record_replaces_its_checkpoint_in_a_later_run(tmp_path):
     """And a checkpoint that comes later replaces nothing."""
     checkpoint, finished = a_record(status="recovered", duration_s=1.0), a_record()
