@@ -116,8 +116,7 @@ def load(
     """
     pd = import_pandas("report", "carbontrack report")
     files = files_of(paths)
-    extra = (*extra, *(JOB_COLUMNS if with_jobs else ()))
-    wanted = columns_of(extra)
+    wanted = columns_of(extra, with_jobs=with_jobs)
     columns = _Columns(pd, wanted)
     position = _Position(files, progress)
     for file in files:
@@ -129,23 +128,29 @@ def load(
     return columns.loaded()
 
 
-def columns_of(extra: Sequence[str] = ()) -> tuple[str, ...]:
-    """The columns that a frame has, and `extra` ones."""
-    return tuple(dict.fromkeys((*IDS, *TIMES, "parent_holds", *TEXTS, *NUMBERS, *extra)))
+def columns_of(extra: Sequence[str] = (), *, with_jobs: bool = False) -> tuple[str, ...]:
+    """The columns that a frame has, `extra` ones, and those of jobs."""
+    jobs = JOB_COLUMNS if with_jobs else ()
+    return tuple(dict.fromkeys((*IDS, *TIMES, "parent_holds", *TEXTS, *NUMBERS, *extra, *jobs)))
 
 
-def load_rows(rows: Iterable[Mapping[str, object]], *, extra: Sequence[str] = ()) -> Loaded:
+def load_rows(
+    rows: Iterable[Mapping[str, object]], *, extra: Sequence[str] = (), with_jobs: bool = False
+) -> Loaded:
     """As `load`, from rows that have the types of a record already, such as those of a store.
 
-    A row has the columns of `columns_of(extra)`; labels are a mapping.
+    A row has the columns of `columns_of(extra, with_jobs=with_jobs)`; labels are a mapping.
 
     Raises:
         MissingExtra: pandas is not installed.
     """
-    columns = _Columns(import_pandas("report", "a report"), columns_of(extra))
+    wanted = columns_of(extra, with_jobs=with_jobs)
+    columns = _Columns(import_pandas("report", "a report"), wanted)
     rows = iter(rows)
     while some := list(islice(rows, _TYPED_ROWS)):
         columns.add_typed(some)
+    if with_jobs:
+        columns.find_jobs()
     return columns.loaded()
 
 

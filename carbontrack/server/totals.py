@@ -64,12 +64,11 @@ def load_project(store: Store, query: ReportQuery, most: int) -> Loaded:
         StoreUnavailable: the store does not answer.
         MissingExtra: pandas is not installed.
     """
-    extra = ("labels",) if query.by.startswith("label:") else ()
-    found = store.rows(
-        query.project, since=query.since, until=query.until, columns=columns_of(extra)
-    )
+    extra, with_jobs = ("labels",) if query.by.startswith("label:") else (), query.by == "job"
+    columns = columns_of(extra, with_jobs=with_jobs)
+    found = store.rows(query.project, since=query.since, until=query.until, columns=columns)
     with closing(found) as rows:
-        return load_rows(_at_most(rows, most), extra=extra)
+        return load_rows(_at_most(rows, most), extra=extra, with_jobs=with_jobs)
 
 
 def _at_most(rows: Iterator[dict[str, Any]], most: int) -> Iterator[dict[str, Any]]:
@@ -101,6 +100,7 @@ def summary_of(loaded: Loaded, query: ReportQuery) -> Summary:
         repeated=loaded.repeated,
         not_added=loaded.not_added,
         reason=loaded.reason,
+        jobs=loaded.jobs,
         modelled_on=modelled_on(frame),
         uncounted=uncounted(frame),
     )
