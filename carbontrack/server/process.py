@@ -26,6 +26,11 @@ from carbontrack.store.base import Store
 from carbontrack.store.tokens import Tokens
 
 _BACKLOG = 2048
+"""Connections that wait in the kernel until they are accepted."""
+_ACCEPTED_AT_ONCE = 16
+"""Connections that are accepted before those that are open get their turn. asyncio's own measure is
+the backlog: of thousands that come together each would be accepted, then each read, and none would
+have an answer before nearly all have one."""
 _SPARE_FILES = 200
 """Descriptors for what is no connection of a sender."""
 
@@ -96,7 +101,7 @@ def serve(
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        backlog=_BACKLOG,
+        backlog=_ACCEPTED_AT_ONCE,
         timeout_keep_alive=int(limits.idle_s),
         timeout_graceful_shutdown=int(limits.stop_s),
     )
@@ -116,6 +121,8 @@ class _Uvicorn(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for listening in sockets or []:
+            listening.listen(_BACKLOG)  # asyncio has told the kernel what it accepts at once
         self._on_start()
 
 
