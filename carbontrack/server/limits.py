@@ -30,7 +30,9 @@ class Limits(NamedTuple):
         body_s: for the body of a request, from its headers to its last byte.
         request_s: for all of a request, its answer included.
         idle_s: how long a connection is kept without a request; longer than senders keep theirs.
-        stop_s: for what is under way when the server is told to stop.
+        stop_s: for what is under way when the server is told to stop; what has no answer then is
+            refused.
+        last_s: after that, for what the store does still; then the process ends.
         connections: open at a time; those beyond are closed at once.
         retry_after_s: the least and the most that a busy server asks a sender to wait; at random,
             so that senders that were refused together do not come back together.
@@ -51,6 +53,7 @@ class Limits(NamedTuple):
     request_s: float = 120.0
     idle_s: float = 30.0
     stop_s: float = 60.0
+    last_s: float = 10.0
     connections: int = 4_000
     retry_after_s: tuple[float, float] = (5.0, 60.0)
     report_rows: int = 2_000_000

@@ -12,24 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from carbontrack.sinks.jsonl import json_line, record_object
 from tests.support.records import a_record
-from tests.support.serving import serving
+from tests.support.serving import a_post, serving
 
 SENDERS = 800
 
 
-def a_request(number: int, token: str) -> bytes:
-    body = json_line([record_object(a_record(number))])
-    head = (
-        f"POST /v1/records HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="holds so many connections in the kernel")
-def test_who_comes_first_is_answered_first(tmp_path: Path, send_token: str):
+def test_who_comes_first_is_answered_first(tmp_path: Path, send_token: str) -> None:
     """The first have their answers long before the last: none waits for all others."""
     if int(Path("/proc/sys/net/core/somaxconn").read_text()) <= SENDERS:
         pytest.skip("the kernel does not hold so many connections")
@@ -38,7 +28,7 @@ def test_who_comes_first_is_answered_first(tmp_path: Path, send_token: str):
         os.kill(server.process.pid, signal.SIGSTOP)
         for number in range(SENDERS):
             sender = opened.enter_context(server.connect())
-            sender.sendall(a_request(number, send_token))
+            sender.sendall(a_post([a_record(number)], send_token))
             ready.register(sender, selectors.EVENT_READ, sender)
         begun_s = time.monotonic()
         os.kill(server.process.pid, signal.SIGCONT)
