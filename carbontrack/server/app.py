@@ -118,7 +118,7 @@ class ReceiverApp:
             raise Refused(403, "this token is for reading; it may not send records")
         length = declared_length(request.headers, self._limits)
         self._quotas.check(caller.project, caller.quota_records_per_min)
-        with self._held.taken(length):
+        with self._held.taken(caller.project, length):
             body = await read_body(request.receive, length, self._limits)
             try:
                 rows = rows_in(body, self._limits)

@@ -22,7 +22,8 @@ class Limits(NamedTuple):
 
     Attributes:
         records, body_bytes: the most in one request; more is 413.
-        held_bytes: of all bodies that are being read, or whose rows wait for the store.
+        held_bytes: of all bodies that are being read, or whose rows wait for the store; of one
+            project's three quarters of that.
         queued_rows: rows that wait for the store.
         group_rows: rows that are committed together.
         head_s: for the line and the headers of a request, from the opening of its connection or
@@ -106,26 +107,39 @@ class RetryAfter:
 
 
 class HeldBytes:
-    """The memory that bodies, and the rows made of them, may take together."""
+    """The memory that bodies, and the rows made of them, may take together.
+
+    One project may take three quarters of it, and any may have one body: with slow bodies a sender
+    could else keep out all others, whatever its quota.
+    """
 
     def __init__(self, most: int) -> None:
         self.now = 0
         self._most = most
+        self._most_of_one = most * 3 // 4
+        self._of: dict[str, int] = {}
 
     @contextmanager
-    def taken(self, count: int) -> Iterator[None]:
-        """Hold so many bytes in the block.
+    def taken(self, project: str, count: int) -> Iterator[None]:
+        """Hold so many bytes for a project in the block.
 
         Raises:
             Refused: there is no room now.
         """
-        if self.now + count > self._most:
+        own = self._of.get(project, 0)
+        if self.now + count > self._most or (own and own + count > self._most_of_one):
             raise Refused(429, "the server holds as many records as it can", wait_s=0.0)
-        self.now += count
+        self._add(project, count)
         try:
             yield
         finally:
-            self.now -= count
+            self._add(project, -count)
+
+    def _add(self, project: str, count: int) -> None:
+        self.now += count
+        self._of[project] = self._of.get(project, 0) + count
+        if not self._of[project]:
+            del self._of[project]
 
 
 class Quotas:
