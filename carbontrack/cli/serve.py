@@ -118,7 +118,7 @@ def _serve(args: Namespace, store: Store, tokens: Tokens) -> int:
             )
 
     serve(store, tokens, listen(args.host, args.port), is_open=is_open, on_start=say)
-    terminal.say("carbontrack: all that was received is stored\n")
+    terminal.say("carbontrack: all that was acknowledged is stored\n")
     return 0
 
 

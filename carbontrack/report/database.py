@@ -30,6 +30,10 @@ ROW_LIMIT_BYTES = 1 << 22
 _STEPS = 100_000
 """Instructions of SQLite between two looks at the clock, which take some milliseconds."""
 _LEAST_ROW_BYTES = 4
+_STORE = (
+    "it is the store of `carbontrack serve`, and no file of records: that server has the totals of "
+    "a project, on its page and at /v1/report"
+)
 _LIMIT_LENGTH = 0
 """SQLITE_LIMIT_LENGTH (sqlite.org/c3ref/c_limit_attached.html)."""
 
@@ -93,7 +97,7 @@ def _rows(
         connection.setlimit(_LIMIT_LENGTH, ROW_LIMIT_BYTES)
     connection.execute("PRAGMA trusted_schema = OFF")
     if (reason := no_table(connection)) is not None:
-        raise sqlite3.DatabaseError(reason)
+        raise sqlite3.DatabaseError(_STORE if _is_store(connection) else reason)
     names, last = _stored_columns(connection, every_column=every_column), None
     found = _selected(connection, names, last)
     for _ in range(most):
@@ -108,6 +112,15 @@ def _rows(
         last = row[0]
         yield dict(zip(names, row[1:], strict=True)) if len(row) > 1 else None
     raise sqlite3.DatabaseError("it has more rows than its length allows")
+
+
+def _is_store(connection: sqlite3.Connection) -> bool:
+    """Whether a receiver keeps records in it: those of several projects, each with its rights."""
+    found = connection.execute(
+        "SELECT count(*) FROM sqlite_master WHERE type = 'table' "
+        "AND name IN ('records', 'projects', 'tokens')"
+    )
+    return bool(found.fetchone() == (3,))
 
 
 def _stored_columns(connection: sqlite3.Connection, *, every_column: bool) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from base64 import b64decode
-from binascii import Error as NotBase64
 from collections.abc import Mapping
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -135,7 +134,7 @@ def token_in(authorization: str) -> str | None:
         return None
     try:
         _user, _, password = b64decode(rest.strip(), validate=True).decode().partition(":")
-    except (NotBase64, UnicodeDecodeError):
+    except ValueError:  # no base64, or no UTF-8
         return None
     return password or None
 

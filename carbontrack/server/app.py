@@ -35,6 +35,9 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 _AWAY = "the store does not answer now"
+_REFUSALS = (Refused, StoreUnavailable, ConfigError, MissingExtra, asyncio.CancelledError)
+"""What becomes an answer: a ConfigError is the grouping of a report; a request is cancelled when it
+is time for the server to end."""
 _GONE_STATUS = 499
 """For the count of requests whose senders did not wait for the answer; as nginx has it."""
 
@@ -115,7 +118,7 @@ class ReceiverApp:
             raise Refused(403, "this token is for reading; it may not send records")
         length = declared_length(request.headers, self._limits)
         self._quotas.check(caller.project, caller.quota_records_per_min)
-        with self._held.taken(length):
+        with self._held.taken(caller.project, length):
             body = await read_body(request.receive, length, self._limits)
             try:
                 rows = rows_in(body, self._limits)
@@ -199,19 +202,23 @@ class ReceiverApp:
         async def answer(request: HttpRequest) -> Response:
             try:
                 return await handler(request)
-            except Refused as refused:
-                return self._refusal(refused)
-            except StoreUnavailable as error:
-                self._warnings.warn("store", f"{_AWAY}: {error}")
-                return self._refusal(Refused(503, _AWAY, wait_s=0.0))
-            except ConfigError as error:  # the grouping of a report
-                return self._refusal(Refused(400, str(error)))
-            except MissingExtra as error:
-                return self._refusal(Refused(501, str(error)))
             except Disconnected:
                 return Response(status_code=_GONE_STATUS)
+            except _REFUSALS as error:
+                return self._refusal(self._refused(error))
 
         return answer
+
+    def _refused(self, error: BaseException) -> Refused:
+        """What one of `_REFUSALS` is to the sender."""
+        if isinstance(error, Refused):
+            return error
+        if isinstance(error, StoreUnavailable):
+            self._warnings.warn("store", f"{_AWAY}: {error}")
+            return Refused(503, _AWAY, wait_s=0.0)
+        if isinstance(error, asyncio.CancelledError):
+            return Refused(503, "the server stops", wait_s=0.0)
+        return Refused(501 if isinstance(error, MissingExtra) else 400, str(error))
 
     def _refusal(self, refused: Refused) -> Response:
         content: dict[str, Any] = {"error": refused.reason}

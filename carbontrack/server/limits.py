@@ -22,7 +22,8 @@ class Limits(NamedTuple):
 
     Attributes:
         records, body_bytes: the most in one request; more is 413.
-        held_bytes: of all bodies that are being read, or whose rows wait for the store.
+        held_bytes: of all bodies that are being read, or whose rows wait for the store; of one
+            project's three quarters of that.
         queued_rows: rows that wait for the store.
         group_rows: rows that are committed together.
         head_s: for the line and the headers of a request, from the opening of its connection or
@@ -30,7 +31,9 @@ class Limits(NamedTuple):
         body_s: for the body of a request, from its headers to its last byte.
         request_s: for all of a request, its answer included.
         idle_s: how long a connection is kept without a request; longer than senders keep theirs.
-        stop_s: for what is under way when the server is told to stop.
+        stop_s: for what is under way when the server is told to stop; what has no answer then is
+            refused.
+        last_s: after that, for what the store does still; then the process ends.
         connections: open at a time; those beyond are closed at once.
         retry_after_s: the least and the most that a busy server asks a sender to wait; at random,
             so that senders that were refused together do not come back together.
@@ -51,6 +54,7 @@ class Limits(NamedTuple):
     request_s: float = 120.0
     idle_s: float = 30.0
     stop_s: float = 60.0
+    last_s: float = 10.0
     connections: int = 4_000
     retry_after_s: tuple[float, float] = (5.0, 60.0)
     report_rows: int = 2_000_000
@@ -103,26 +107,39 @@ class RetryAfter:
 
 
 class HeldBytes:
-    """The memory that bodies, and the rows made of them, may take together."""
+    """The memory that bodies, and the rows made of them, may take together.
+
+    One project may take three quarters of it, and any may have one body: with slow bodies a sender
+    could else keep out all others, whatever its quota.
+    """
 
     def __init__(self, most: int) -> None:
         self.now = 0
         self._most = most
+        self._most_of_one = most * 3 // 4
+        self._of: dict[str, int] = {}
 
     @contextmanager
-    def taken(self, count: int) -> Iterator[None]:
-        """Hold so many bytes in the block.
+    def taken(self, project: str, count: int) -> Iterator[None]:
+        """Hold so many bytes for a project in the block.
 
         Raises:
             Refused: there is no room now.
         """
-        if self.now + count > self._most:
+        own = self._of.get(project, 0)
+        if self.now + count > self._most or (own and own + count > self._most_of_one):
             raise Refused(429, "the server holds as many records as it can", wait_s=0.0)
-        self.now += count
+        self._add(project, count)
         try:
             yield
         finally:
-            self.now -= count
+            self._add(project, -count)
+
+    def _add(self, project: str, count: int) -> None:
+        self.now += count
+        self._of[project] = self._of.get(project, 0) + count
+        if not self._of[project]:
+            del self._of[project]
 
 
 class Quotas:

@@ -2,15 +2,18 @@
 
 uvicorn runs the application. It leaves two things to proxies that are done here as well: a
 connection that sends its request slowly, or takes its answer slowly, is ended; and after SIGTERM
-the process ends with 0, once everything that was under way is answered.
+the process ends with 0, once everything that was under way is answered, or with 1 if a store that
+does not answer keeps it from that.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -24,8 +27,14 @@ from carbontrack.server.app import ReceiverApp
 from carbontrack.server.limits import Limits
 from carbontrack.store.base import Store
 from carbontrack.store.tokens import Tokens
+from carbontrack.system.log import LOGGER
 
 _BACKLOG = 2048
+"""Connections that wait in the kernel until they are accepted."""
+_ACCEPTED_AT_ONCE = 16
+"""Connections that are accepted before those that are open get their turn. asyncio's own measure is
+the backlog: of thousands that come together each would be accepted, then each read, and none would
+have an answer before nearly all have one."""
 _SPARE_FILES = 200
 """Descriptors for what is no connection of a sender."""
 
@@ -79,8 +88,9 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT; then finish and answer what is under way, and return.
 
-    `on_start` is called with the address once requests are taken. A second SIGINT ends it at once:
-    what was not acknowledged yet will be sent again.
+    `on_start` is called with the address once requests are taken. The process ends with 1 at a
+    second SIGINT, or if `limits.stop_s` and `limits.last_s` have passed and it has not ended: a
+    thread may wait for the store without an end. What was not acknowledged will be sent again.
     """
     limits = _with_files(limits or Limits())
     access = Access(tokens, store, limits, is_open=is_open)
@@ -96,13 +106,15 @@ def serve(
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        backlog=_BACKLOG,
+        backlog=_ACCEPTED_AT_ONCE,
         timeout_keep_alive=int(limits.idle_s),
         timeout_graceful_shutdown=int(limits.stop_s),
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _ended)  # uvicorn raises the signal again when it has ended
-    _Uvicorn(config, lambda: on_start(address_of(listening))).run(sockets=[listening])
+    server = _Uvicorn(config, lambda: on_start(address_of(listening)), limits)
+    server.run(sockets=[listening])
+    server.late.cancel()
 
 
 def _ended(_number: int, _frame: FrameType | None) -> None:
@@ -110,13 +122,34 @@ def _ended(_number: int, _frame: FrameType | None) -> None:
 
 
 class _Uvicorn(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, on_start: Callable[[], None], limits: Limits
+    ) -> None:
         super().__init__(config)
         self._on_start = on_start
+        self.late = threading.Timer(limits.stop_s + limits.last_s, _end_late)
+        self.late.daemon = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for listening in sockets or []:
+            listening.listen(_BACKLOG)  # asyncio has told the kernel what it accepts at once
         self._on_start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.late.start()
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit and sig == signal.SIGINT:
+            os._exit(1)  # whatever the threads wait for
+        super().handle_exit(sig, frame)
+
+
+def _end_late() -> None:
+    """End the process, with threads that wait for the store; what they write is one transaction."""
+    LOGGER.error("the store did not let the server end; what was not acknowledged is sent again")
+    os._exit(1)
 
 
 def _with_files(limits: Limits) -> Limits:

@@ -249,6 +249,7 @@ def _json(content: dict[str, Any], limit: int) -> str:
     Raises:
         ValueError: it is longer than the limit, or holds a number that is none.
     """
+    _check_count(content, limit // 2)  # each takes two bytes at least
     if not _is_shallow(content, _DEEPEST):
         content = plain(content)
     text = _encode(content)
@@ -258,6 +259,23 @@ def _json(content: dict[str, Any], limit: int) -> str:
     if size > limit:
         raise ValueError(f"it takes {size} bytes as JSON, and at most {limit} are taken")
     return text
+
+
+def _check_count(content: dict[str, Any], most: int) -> None:
+    """See that it is worth being written as JSON: millions of values take up to a second.
+
+    Raises:
+        ValueError: it holds more values, at any depth.
+    """
+    count = 0
+    inner: list[dict[str, Any] | list[Any]] = [content]
+    while inner:
+        one = inner.pop()
+        count += len(one)
+        if count > most:
+            raise ValueError(f"it holds more than {most} values")
+        values = one.values() if isinstance(one, dict) else one
+        inner += [value for value in values if isinstance(value, (dict, list))]
 
 
 def _is_shallow(content: object, depth: int) -> bool:

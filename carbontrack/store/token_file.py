@@ -7,6 +7,7 @@ that several processes may do it; who edits the file may also remove lines.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -111,7 +112,12 @@ class TokenFile:
                 size = os.fstat(handle).st_size
                 # a line that an editor has left without its end is not continued
                 is_open = size > 0 and _text(self.path)[-1:] != "\n"
-                os.write(handle, f"{chr(10) * is_open}{line}\n".encode())
+                added = f"{chr(10) * is_open}{line}\n".encode()
+                written = os.write(handle, added)
+                if written < len(added):  # half a line would make the whole file one of no tokens
+                    if os.fstat(handle).st_size == size + written:
+                        os.ftruncate(handle, size)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(handle)
             finally:
                 os.close(handle)

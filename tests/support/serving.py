@@ -83,6 +83,14 @@ class Serving:
         host, port = self.url.removeprefix("http://").rsplit(":", 1)
         return socket.create_connection((host, int(port)), PATIENCE_S)
 
+    def takes_connections(self) -> bool:
+        """Whether it still listens."""
+        try:
+            self.connect().close()
+        except ConnectionRefusedError:
+            return False
+        return True
+
     def stop(self) -> int:
         """Send SIGTERM; the exit code."""
         self.process.terminate()
@@ -139,6 +147,16 @@ def _wait(seconds: float) -> None:
 def bearer(token: str | None) -> dict[str, str]:
     """The header of a token."""
     return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+
+def a_post(records: Sequence[Record | Mapping[str, Any]], token: str) -> bytes:
+    """A request with records, as bytes."""
+    body = json_line([*map(_object, records)])
+    head = (
+        f"POST /v1/records HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 def carbontrack(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:

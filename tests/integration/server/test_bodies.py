@@ -259,7 +259,7 @@ def test_many_large_bodies_are_held_only_as_far_as_there_is_room(hasty: Serving,
         for connection in connections:
             connection.close()
     assert set(statuses) == {408, 429}
-    assert statuses.count(429) == 38
+    assert statuses.count(429) == 39  # one project has three quarters of 8 MiB
     assert grown < 40 * length / 2
 
 

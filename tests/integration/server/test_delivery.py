@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +17,7 @@ from carbontrack.sinks.sync import drain
 from carbontrack.system.clock import SystemClock
 from tests.support.records import a_record
 from tests.support.serving import (
+    a_post,
     bearer,
     rows_of,
     serving,
@@ -96,6 +98,37 @@ def test_sigterm_loses_nothing_that_was_acknowledged(tmp_path: Path, send_token:
     assert len(acknowledged) >= 24
     stored = {row["record_id"] for row in rows_of(tmp_path)}
     assert set(acknowledged) <= stored
+
+
+def test_a_store_that_never_answers_does_not_keep_the_server(tmp_path: Path, send_token: str):
+    """Told to stop, it refuses what is under way when its time is over, and ends with 1."""
+    answers: list[requests.Response] = []
+    with serving_with(tmp_path, slow_s=3600.0, stop_s=1.0, last_s=1.0) as server:
+        sender = threading.Thread(
+            target=lambda: answers.append(server.post([a_record(1)], send_token))
+        )
+        sender.start()
+        assert wait_until(lambda: server.metric("carbontrack_server_queue_records") == 1)
+        code = server.stop()
+        sender.join(60)
+        said = server.said()
+    assert code == 1
+    assert answers[0].status_code == 503
+    assert "Retry-After" in answers[0].headers
+    assert "what was not acknowledged is sent again" in said
+    assert "Traceback" not in said
+
+
+def test_a_second_interrupt_ends_it_at_once(tmp_path: Path, send_token: str):
+    """Also where a thread waits for the store."""
+    facts = {"slow_s": 3600.0, "stop_s": 3600.0}
+    with serving_with(tmp_path, **facts) as server, server.connect() as sender:
+        sender.sendall(a_post([a_record(1)], send_token))
+        assert wait_until(lambda: server.metric("carbontrack_server_queue_records") == 1)
+        server.process.send_signal(signal.SIGINT)
+        assert wait_until(lambda: not server.takes_connections())
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(60) == 1
 
 
 def test_a_storm_of_429_ends_with_all_delivered(tmp_path: Path, send_token: str):

@@ -33,6 +33,10 @@ RUNS = [
             basis=("modelled", "measured")[number % 2],
             cpu_basis=("modelled", "measured")[number % 2],
             scope=("process", "machine")[number % 5 == 0],
+            job_id=("4711", "4712", None)[number % 3],
+            rank=(number // 3) % 4 if number % 3 else None,
+            world_size=8 if number % 3 else None,
+            attempt=number % 2,
         )
         for number in range(24)
     ),
@@ -47,7 +51,7 @@ def sent(team: Team) -> list[Record]:
     return RUNS
 
 
-@pytest.mark.parametrize("by", ["name", "day", "host", "region", "label:model"])
+@pytest.mark.parametrize("by", ["name", "day", "host", "region", "job", "label:model"])
 def test_the_same_totals_as_of_a_file(
     team: Team, sent: list[Record], tmp_path: Path, by: str, capsys: pytest.CaptureFixture[str]
 ):
@@ -98,3 +102,11 @@ def test_a_part_of_the_time(team: Team, sent: list[Record]):
     later = team.server.get("/v1/report", team.read, params={"since": "2030-01-01"})
     assert later.json()["total"]["runs"] == 0
     assert later.json()["groups"] == []
+
+
+@pytest.mark.parametrize("by", ["name", "day", "host", "region", "job", "label:model"])
+def test_every_grouping_has_a_page(team: Team, sent: list[Record], by: str):
+    """Also that of a project without records."""
+    for token in (team.read, team.read_b):
+        assert team.server.get("/", token, params={"by": by}).status_code == 200
+        assert team.server.get("/v1/report", token, params={"by": by}).status_code == 200

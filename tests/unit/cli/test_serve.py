@@ -54,6 +54,17 @@ def test_mistakes_are_bad_usage(capsys: Printed, options: tuple[str, ...], said:
     assert said in capsys.readouterr().err
 
 
+def test_a_report_says_what_a_store_is(
+    capsys: Printed, caplog: pytest.LogCaptureFixture, folder: Path
+):
+    """Its records are of several projects, each with its rights: the server has their totals."""
+    main(["serve", "--new-token", "vision"])
+    assert main(["report", "team.db"]) == 2
+    assert "no records in team.db" in capsys.readouterr().err
+    assert "carbontrack serve" in caplog.text
+    assert "/v1/report" in caplog.text
+
+
 def test_a_port_that_is_taken_is_an_error(capsys: Printed):
     """It is said in one line, as bad usage."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -24,6 +24,8 @@ def basic(text: str) -> str:
         (basic("no colon"), None),
         ("Basic ???", None),
         ("Basic /w==", None),
+        ("Basic \xe9", None),
+        ("Basic \ud800", None),
         ("Bearer", None),
         ("Bearer ", None),
         ("Digest x", None),

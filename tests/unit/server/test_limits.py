@@ -84,12 +84,26 @@ def test_waits_are_spread(at_least_s: float, seed: int):
 def test_held_bytes_are_given_back():
     """Whatever ends the block, and no byte more than there is room for."""
     held = HeldBytes(100)
-    with held.taken(60):
-        with pytest.raises(Refused) as refused, held.taken(41):
+    with held.taken("vision", 60):
+        with pytest.raises(Refused) as refused, held.taken("audio", 41):
             raise AssertionError
         assert refused.value.status == 429
-        with held.taken(40):
+        with held.taken("audio", 40):
             assert held.now == 100
-    with pytest.raises(ZeroDivisionError), held.taken(100):
+    with pytest.raises(ZeroDivisionError), held.taken("vision", 100):
         raise ZeroDivisionError
     assert held.now == 0
+
+
+def test_one_project_leaves_room_for_others():
+    """It has three quarters, or one body, however long; whoever else comes has the rest."""
+    held = HeldBytes(100)
+    with held.taken("vision", 50), held.taken("vision", 25):
+        with pytest.raises(Refused), held.taken("vision", 1):
+            raise AssertionError
+        with held.taken("audio", 25):
+            assert held.now == 100
+    with held.taken("vision", 90):
+        assert held.now == 90
+    with held.taken("vision", 75):
+        assert held.now == 75

@@ -105,6 +105,8 @@ def test_what_a_record_must_have_is_asked_for(missing: str):
         ({"labels": {"x": "l" * LABELS_LIMIT}}, f"at most {LABELS_LIMIT}"),
         ({f"new_{n}": n for n in range(200)}, "no columns"),
         ({"new": "n" * 100_000}, "no columns"),
+        ({"new": [[[]] * 100] * 400}, "no columns.*more than 32768 values"),
+        ({"labels": {str(n): 0 for n in range(40_000)}}, "more than 32768 values"),
         ({"new": float("inf")}, "no columns"),
     ],
 )

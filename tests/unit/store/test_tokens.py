@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,3 +98,34 @@ def test_a_project_has_a_plain_name(name: str):
 def test_plain_names_are_taken(name: str):
     """As they are."""
     assert checked_project(name) == name
+
+
+LIMITED = """
+import resource, sys
+from carbontrack.errors import ConfigError
+from carbontrack.store.token_file import TokenFile
+tokens = TokenFile(sys.argv[1])
+text = tokens.create_token("vision")
+before = tokens.path.read_bytes()
+resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, resource.RLIM_INFINITY))
+try:
+    tokens.revoke(text)
+except ConfigError as error:
+    print(error)
+assert tokens.path.read_bytes() == before
+assert TokenFile(sys.argv[1]).token(text) is not None
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no limit on the length of files")
+def test_a_file_without_room_stays_whole(tmp_path: Path):
+    """Half a line would keep out everybody; that a token is not revoked is said."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path / "tokens")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "cannot write tokens" in done.stdout
