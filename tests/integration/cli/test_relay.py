@@ -80,8 +80,8 @@ def journals_in(state: Path) -> list[str]:
 
 
 def test_a_relay_that_is_killed_again_and_again_loses_nothing(tmp_path):
-    """Two hundred processes write a record each meanwhile; each arrives, once by its record_id."""
-    count, chance = 200, random.Random(11)
+    """A hundred processes write a record each meanwhile; each arrives, once by its record_id."""
+    count, chance = 100, random.Random(11)
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}/v1/records"
     kills = 0
@@ -94,7 +94,7 @@ def test_a_relay_that_is_killed_again_and_again_loses_nothing(tmp_path):
             )
             for first in (0, count // 2)
         ]
-        while any(sender.poll() is None for sender in senders):
+        while kills < 3 or any(sender.poll() is None for sender in senders):
             relay = RunningRelay(tmp_path, "--to", server.url, "--listen", f"127.0.0.1:{port}")
             time.sleep(chance.uniform(0.0, 0.8))
             relay.kill()
@@ -103,7 +103,6 @@ def test_a_relay_that_is_killed_again_and_again_loses_nothing(tmp_path):
         code, counts, _ = relay_once(tmp_path, "--to", server.url, "--for", endpoint)
 
         assert (code, counts["waiting"]) == (0, 0)
-        assert kills > 2
         assert server.record_ids == {id_of(number) for number in range(count)}
         assert journals_in(tmp_path) == []
 
