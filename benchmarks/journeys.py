@@ -207,7 +207,7 @@ def know_the_memory() -> None:
     then is otherwise so in all rounds of one run of this program, and not in those of the next.
     """
     never = property(lambda _: False, lambda *_: None)
-    MemorySurvey.is_behind = never  # type: ignore[assignment, misc]
+    MemorySurvey.is_behind = never  # type: ignore[assignment]
 
 
 # -- the journeys ------------------------------------------------------------------------------
