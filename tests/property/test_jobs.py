@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import numpy as np
 import pandas as pd
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carbontrack.report.jobs import JOB_COLUMNS, jobs_of
@@ -66,6 +66,7 @@ def useful_kwh(rows, holders):
     return {job: max(0.0, sum(known) - lost[job]) for job, known in used.items() if job is not None}
 
 
+@settings(max_examples=40)  # most of the time goes into data frames
 @given(st.lists(ROW, max_size=24))
 def test_useful_energy_is_what_its_definition_says(rows):
     """Whatever is nested in whatever; it is never more than the energy used."""

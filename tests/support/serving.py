@@ -213,13 +213,20 @@ def _environ() -> dict[str, str]:
 class Trouble:
     """A store that fails as said, in front of the real one.
 
-    `slow_s` delays each commit; after the commit with the number `dies_after`, the process is
-    killed before anybody is told.
+    `slow_s` delays each commit, and so does `waits_for`, a file, until it is there; after the
+    commit with the number `dies_after`, the process is killed before anybody is told.
     """
 
-    def __init__(self, store: Any, slow_s: float = 0.0, dies_after: int | None = None) -> None:
+    def __init__(
+        self,
+        store: Any,
+        slow_s: float = 0.0,
+        dies_after: int | None = None,
+        waits_for: str | None = None,
+    ) -> None:
         self._store = store
         self._slow_s = slow_s
+        self._waits_for = waits_for
         self._dies_after = dies_after
         self._commits = 0
 
@@ -228,6 +235,8 @@ class Trouble:
 
     def add(self, project: str, rows: Sequence[Any]) -> Any:
         _wait(self._slow_s)
+        while self._waits_for is not None and not Path(self._waits_for).exists():
+            _wait(0.02)
         added = self._store.add(project, rows)
         self._commits += 1
         if self._commits == self._dies_after:

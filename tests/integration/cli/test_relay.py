@@ -94,7 +94,7 @@ def test_a_relay_that_is_killed_again_and_again_loses_nothing(tmp_path):
             )
             for first in (0, count // 2)
         ]
-        while any(sender.poll() is None for sender in senders) or kills < 3:
+        while kills < 3 or any(sender.poll() is None for sender in senders):
             relay = RunningRelay(tmp_path, "--to", server.url, "--listen", f"127.0.0.1:{port}")
             time.sleep(chance.uniform(0.0, 0.5))
             relay.kill()

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
@@ -21,7 +23,7 @@ AT_EVENT = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
 import carbontrack.report.archive.compact, carbontrack.cli.compact, duckdb, pyarrow.parquet
-left = {after}
+from carbontrack.cli import main
 def hook(event, args):
     global left
     if event not in ("os.rename", "os.link", "shutil.rmtree"):
@@ -31,11 +33,19 @@ def hook(event, args):
     left -= 1
     if left < 0:
         os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(hook)
-from carbontrack.cli import main
-raise SystemExit(main(sys.argv[1:]))
+for line in sys.stdin:
+    left = int(line)
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(2, 1)
+        sys.addaudithook(hook)
+        os._exit(main(sys.argv[1:]))
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
-"""The command, killed before it renames, links or removes for the so-many-th time."""
+"""For each number read, the command: killed before it renames, links or removes for that time.
+
+Each is a process of its own, forked once all is imported, which takes longer than the command.
+"""
 LIMITED = """
 import resource, sys
 sys.path.insert(0, {root!r})
@@ -77,18 +87,25 @@ def before(tmp_path) -> Path:
     return tmp_path
 
 
-def killed_at(after: int, *arguments: str) -> bool:
-    """Whether the command was killed before a change; else it has done its work."""
-    script = AT_EVENT.format(root=str(ROOT), after=after)
-    done = subprocess.run(
-        [sys.executable, "-c", script, "compact", *arguments],
-        capture_output=True,
+@contextmanager
+def command_at_events(*arguments: str) -> Iterator[Callable[[int], bool]]:
+    """A call runs the command: whether it was killed before that change, or has done its work."""
+    with subprocess.Popen(
+        [sys.executable, "-c", AT_EVENT.format(root=str(ROOT)), "compact", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode != 0
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def killed_at(after: int) -> bool:
+            print(after, file=process.stdin, flush=True)
+            code = process.stdout.readline()
+            assert code in ("0\n", f"{-signal.SIGKILL}\n")
+            return code != "0\n"
+
+        yield killed_at
 
 
 def state_of(folder: Path) -> dict[str, tuple[int, set[str]]]:
@@ -114,18 +131,19 @@ def test_a_killed_run_leaves_the_old_state_or_the_new_one(before):
     compact([before / "second.csv"], archive)
     expected = contents_of(archive)
     found = []
-    for after in range(100):
-        for name in expected:
-            (archive / name).write_bytes(saved[name])
-        was_killed = killed_at(after, second, "--into", str(archive))
-        for month, seen in state_of(archive).items():
-            assert seen in (OLD[month], NEW[month])
-        compact([before / "first.csv"], archive)  # brings in nothing that is not there
-        state = contents_of(archive)
-        assert state in (saved, expected), after
-        found.append(state == expected)
-        if not was_killed:
-            break
+    with command_at_events(second, "--into", str(archive)) as killed_at:
+        for after in range(100):
+            for name in expected:
+                (archive / name).write_bytes(saved[name])
+            was_killed = killed_at(after)
+            for month, seen in state_of(archive).items():
+                assert seen in (OLD[month], NEW[month])
+            compact([before / "first.csv"], archive)  # brings in nothing that is not there
+            state = contents_of(archive)
+            assert state in (saved, expected), after
+            found.append(state == expected)
+            if not was_killed:
+                break
     assert found[0] is False
     assert found[-1] is True
     assert found == sorted(found), "what is once committed stays"
@@ -152,13 +170,14 @@ def test_a_run_that_is_killed_at_any_time_loses_nothing(before):
 def test_a_csv_file_is_there_whole_or_not_at_all(before):
     """And what a killed run has left beside it is gone after the next."""
     archive, out = str(before / "archive"), before / "runs.csv"
-    for after in range(100):
-        out.unlink(missing_ok=True)
-        was_killed = killed_at(after, archive, "--into", str(out))
-        if out.exists():
-            assert cells_in(out) == cells_in(before / "first.csv")
-        if not was_killed:
-            break
+    with command_at_events(archive, "--into", str(out)) as killed_at:
+        for after in range(100):
+            out.unlink(missing_ok=True)
+            was_killed = killed_at(after)
+            if out.exists():
+                assert cells_in(out) == cells_in(before / "first.csv")
+            if not was_killed:
+                break
     assert after > 2
     assert sorted(p.name for p in before.iterdir()) == [
         "archive", "first.csv", "runs.csv", "second.csv",

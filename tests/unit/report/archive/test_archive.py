@@ -6,6 +6,7 @@ import json
 import sqlite3
 from dataclasses import asdict
 from datetime import datetime, timezone
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -256,7 +257,16 @@ def test_what_does_not_fit_into_memory_is_sorted_on_the_disk(tmp_path):
     line = record_line(a_record(77_777, status="recovered", **DECEMBER).to_row())
     rows = (line.replace(b"77777", b"%05d" % (n * 7919 % 15_000)) for n in range(20_000))
     (tmp_path / "source.csv").write_bytes(HEADER + b"".join(rows))
-    found = compact([tmp_path / "source.csv"], tmp_path / "little", memory="32MB")
+    # the last DuckDB for Python 3.10 holds some blocks of 256 KiB for each column
+    memory = "32MB" if int(version("duckdb").partition(".")[0]) >= 2 else "80MB"
+    spilled: list[Path] = []
+    found = compact(
+        [tmp_path / "source.csv"],
+        tmp_path / "little",
+        memory=memory,
+        on_source=lambda _: spilled.extend(tmp_path.glob("**/spilled/*")),
+    )
+    assert spilled
     assert (found.added, found.repeated) == (15_000, 5_000)
     compact([tmp_path / "source.csv"], tmp_path / "much")
     assert contents_of(tmp_path / "little") == contents_of(tmp_path / "much")
