@@ -158,8 +158,8 @@ def run(args: Namespace) -> int:
         said.started(url, endpoint_of(here) if args.listen and here else None, folders.own())
         _relay_until(asked, args, relay, (folders, others), said)
     relay.stop(args.finish_s)
-    failed = others.failed if others is not None else 0
-    is_complete = relay.has_all and not (failed or unreadable.count)
+    unfinished = others.unfinished if others is not None else 0
+    is_complete = relay.has_all and not (unfinished or unreadable.count)
     said.ended(relay.counts(), url, is_complete=is_complete, to_stdout=args.once)
     return 0 if is_complete else 1
 

@@ -71,10 +71,11 @@ def package() -> str:
     return copy
 
 
-def public_interpreter(folder: Path) -> str:
+def public_interpreter(folder: Path, libraries: Path | None = None) -> str:
     """A Python that the stranger can start, and that finds the package without a variable.
 
-    It is in a virtual environment of its own, which is made in `folder`.
+    It is in a virtual environment of its own, which is made in `folder`. The libraries are those of
+    this process by default.
     """
     import requests
 
@@ -82,6 +83,6 @@ def public_interpreter(folder: Path) -> str:
     assert python is not None
     subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True)
     place = next(folder.glob("lib/python*/site-packages"))
-    libraries = Path(str(requests.__file__)).parents[1]
+    libraries = libraries or Path(str(requests.__file__)).parents[1]
     (place / "carbontrack.pth").write_text(f"{package()}\n{libraries}\n")
     return str(folder / "bin" / "python")

@@ -24,8 +24,7 @@ AGAIN_S = 30.0
 _AT_ONCE = 4
 _LONGEST_S = 120.0
 """After so long a process is ended; what it had is still in its journals."""
-_FINE = (0, 1)
-"""Exit codes of a process that has done its work, all of it or what could be done."""
+_MOST_BYTES = 1 << 16
 
 
 def is_of_another(folder: Path) -> bool:
@@ -64,8 +63,7 @@ class OtherUsers:
     def __init__(
         self, endpoint: str, token: str, addresses: Sequence[str], *, clock: Clock
     ) -> None:
-        self.failed = 0
-        """How many processes did not do their work."""
+        self._unfinished: set[Path] = set()
         self._endpoint, self._token, self._addresses = endpoint, token, addresses
         self._clock = clock
         self._warnings = RateLimitedLog(clock)
@@ -80,7 +78,7 @@ class OtherUsers:
                 process.kill()
             elif process.poll() is not None:
                 del self._running[folder]
-                self._note(folder, process.returncode)
+                self._note(folder, process)
         for folder in folders:
             if len(self._running) >= _AT_ONCE:
                 break
@@ -95,13 +93,14 @@ class OtherUsers:
         for process, _ in self._running.values():
             process.terminate()
             process.wait()
+            _said(process)
 
     def _start(self, folder: Path, now_s: float) -> None:
         owner = _owner(folder)
         if not owner:
             return
         named = [argument for one in self._addresses for argument in ("--for", one)]
-        command = [sys.executable, "-I", "-m", "carbontrack", "relay", "--once"]
+        command = [sys.executable, "-I", "-m", "carbontrack", "relay", "--once", "--json"]
         environ = {
             "PATH": "/usr/bin:/bin",
             "HOME": "/",
@@ -117,20 +116,38 @@ class OtherUsers:
                 env=environ,
                 cwd="/",
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
             )
         except (OSError, subprocess.SubprocessError) as error:
             pass_on(error)
             self._warnings.warn("start", f"{folder}: no process with its owner's rights: {error}")
-            self.failed += 1
+            self._unfinished.add(folder)
             return
         self._running[folder] = process, now_s
 
-    def _note(self, folder: Path, code: int) -> None:
-        if code not in _FINE:
-            self.failed += 1
-            self._warnings.warn("code", f"{folder}: what gathers there has ended with {code}")
+    @property
+    def unfinished(self) -> int:
+        """In how many folders something was left when a process last ended there."""
+        return len(self._unfinished)
+
+    def _note(self, folder: Path, process: subprocess.Popen[bytes]) -> None:
+        self._unfinished.discard(folder)
+        code, has_ended = process.returncode, b'"ended"' in _said(process)
+        if code == 0:
+            return
+        self._unfinished.add(folder)
+        why = "something still waits there"
+        if not has_ended:  # one that could not be loaded ends with 1 as well
+            why = f"what gathers there has ended with {code}; can its owner load carbontrack?"
+        self._warnings.warn("code", f"{folder}: {why}")
+
+
+def _said(process: subprocess.Popen[bytes]) -> bytes:
+    """What an ended process has printed: some lines of JSON."""
+    assert process.stdout is not None
+    with process.stdout as output:
+        return output.read(_MOST_BYTES)
 
 
 def _group_of(uid: int) -> int:

@@ -110,7 +110,12 @@ class Relay:
         )
 
     def start(self, *, once: bool = False) -> None:
-        """Start the thread."""
+        """Start the thread.
+
+        Raises:
+            ImportError: requests cannot be loaded.
+        """
+        load_requests()
         self._thread = OwnThread(self._work_once if once else self._work, "carbontrack-relay")
         self._thread.start()
 
@@ -149,19 +154,20 @@ class Relay:
         return 0 if queue is None else queue.count()
 
     def _work(self) -> None:
+        is_done = False
         try:
-            load_requests()
             self._delivery.run(self._queues, self._wake)
+            is_done = True
         finally:
-            self._end()
+            self._end(is_done=is_done)
 
     def _work_once(self) -> None:
-        self._linger_s = 0.0
+        self._linger_s, is_done = 0.0, False
         try:
-            load_requests()
             self._send_all(AddressDrain(self._delivery))
+            is_done = True
         finally:
-            self._end()
+            self._end(is_done=is_done)
 
     def _send_all(self, drain: AddressDrain) -> None:
         is_last = False
@@ -199,11 +205,11 @@ class Relay:
         self._look_at_s = now_s + LOOK_S
         return True
 
-    def _end(self) -> None:
+    def _end(self, *, is_done: bool) -> None:
         try:
             self._last = counts = self.counts()
             is_left = self._gathering.is_in_round or self._gathering.needs_round
-            self.has_all = not (counts.waiting or is_left)
+            self.has_all = is_done and not (counts.waiting or is_left)
             self._outbox.close()
             self.spool.close()
         except OSError as error:

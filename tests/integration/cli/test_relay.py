@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import requests
 
 from carbontrack.sinks.journal.journal import FOLDER, Journal
 from carbontrack.testing.receiver import Fault, Receiver
@@ -335,33 +336,43 @@ def test_other_users_may_not_post_unless_they_are_let_in(tmp_path):
                 assert status(relay.url) == expected
 
 
+LEAVER = """
+import sys
+from pathlib import Path
+from carbontrack.sinks.journal.journal import Journal
+from tests.support.records import a_record
+journal = Journal(Path(sys.argv[1]))
+assert journal.enqueue(a_record(7), sys.argv[2])
+journal.close()
+"""
+
+
+def left_by_a_stranger(homes: Path, python: str, url: str, *needs: str) -> Path:
+    """The state directory of a user whose program has ended without sending its record."""
+    state = homes / "ada" / "carbontrack"
+    state.mkdir(parents=True)
+    os.chown(state.parent, STRANGER, STRANGER)
+    os.chown(state, STRANGER, STRANGER)
+    imports = "".join(f"import {name}\n" for name in needs)
+    done = subprocess.run(
+        [*as_stranger(), python, "-c", imports + LEAVER, state, url],
+        cwd="/",
+        env={"PATH": os.defpath},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        pytest.skip(f"another user cannot use this installation: {done.stderr[-200:]}")
+    return state
+
+
 @pytest.mark.skipif(not as_stranger(), reason="only root looks into the folders of others")
 def test_root_sends_what_other_users_have_left(tmp_path):
     """Each folder is worked off with its owner's rights, and keeps its owner and its modes."""
-    leaver = (
-        "import sys\nfrom pathlib import Path\n"
-        "from carbontrack.sinks.journal.journal import Journal\n"
-        "from tests.support.records import a_record\n"
-        "journal = Journal(Path(sys.argv[1]))\n"
-        "assert journal.enqueue(a_record(7), sys.argv[2])\n"
-        "journal.close()"
-    )
     with public_folder() as homes, Receiver() as server:
-        state = homes / "ada" / "carbontrack"
-        state.mkdir(parents=True)
-        os.chown(state.parent, STRANGER, STRANGER)
-        os.chown(state, STRANGER, STRANGER)
         python = public_interpreter(homes / "venv")
-        done = subprocess.run(
-            [*as_stranger(), python, "-c", leaver, state, server.url],
-            cwd="/",
-            env={"PATH": os.defpath},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            pytest.skip(f"another user cannot use this installation: {done.stderr[-200:]}")
+        state = left_by_a_stranger(homes, python, server.url, "requests")
         code, counts, relayed = relay_once(
             tmp_path,
             *("--to", server.url, "--state-dir", homes / "*" / "carbontrack"),
@@ -371,6 +382,25 @@ def test_root_sends_what_other_users_have_left(tmp_path):
         assert server.record_ids == {id_of(7)}
         assert journals_in(state) == []
         assert {path.stat().st_uid for path in state.rglob("*")} == {STRANGER}
+
+
+@pytest.mark.skipif(not as_stranger(), reason="only root looks into the folders of others")
+def test_an_owner_who_cannot_load_the_package_is_told_of(tmp_path):
+    """The record stays where it is, and the exit code says that something waits."""
+    with public_folder() as homes, Receiver() as server:
+        closed = tmp_path / "closed"
+        closed.mkdir(mode=0o700)
+        (closed / "libraries").symlink_to(Path(str(requests.__file__)).parents[1])
+        python = public_interpreter(homes / "venv", closed / "libraries")
+        state = left_by_a_stranger(homes, python, server.url)
+        code, counts, relayed = relay_once(
+            tmp_path,
+            *("--to", server.url, "--state-dir", homes / "*" / "carbontrack"),
+            python=python,
+        )
+        assert (code, counts["delivered"]) == (1, 0)
+        assert "can its owner load carbontrack?" in relayed.stderr
+        assert len(journals_in(state)) == 1
 
 
 @pytest.mark.parametrize(
