@@ -82,7 +82,10 @@ class Groups:
 
     def of(self, column: pd.Series) -> Groups:
         """These groups, for sums of other kinds."""
-        keys = column.cat.set_categories(self.keys[:-1])
+        import pandas as pd
+
+        # as objects: pandas' own texts of pyarrow hold no lone surrogates
+        keys = column.cat.set_categories(pd.Index(self.keys[:-1], dtype=object))
         return Groups(keys, grouped=len(self.keys) > 1)
 
     def sum(self, column: Any, rows: Any = slice(None)) -> Any:
