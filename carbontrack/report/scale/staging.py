@@ -68,10 +68,18 @@ class StagedFiles:
             holds = truths(column)
             return pa.array(holds > 0, mask=holds < 0)
         if name in IDS:
-            return pa.array(column.to_numpy(dtype=object), pa.string(), from_pandas=True)
+            return self._texts(column.to_numpy(dtype=object))
         codes, texts = texts_of(self._pd, name, column, as_in_file=as_in_file)
         indices = pa.array(codes, pa.int32(), mask=codes < 0)
-        return pa.DictionaryArray.from_arrays(indices, pa.array(texts, pa.string()))
+        return pa.DictionaryArray.from_arrays(indices, self._texts(texts))
+
+    def _texts(self, texts: Any) -> Any:
+        """Texts, lone surrogates of JSON as the escapes that CSV has of them."""
+        try:
+            return self._pa.array(texts, self._pa.string(), from_pandas=True)
+        except UnicodeEncodeError:
+            cells = [*map(_encodable, texts)]
+            return self._pa.array(cells, self._pa.string(), from_pandas=True)
 
     def _type_of(self, name: str) -> Any:
         pa = self._pa
@@ -80,3 +88,7 @@ class StagedFiles:
         if name in NUMBER_COLUMNS:
             return pa.float64()
         return pa.bool_() if name == "parent_holds" else pa.string()
+
+
+def _encodable(text: Any) -> Any:
+    return text.encode(errors="backslashreplace").decode() if isinstance(text, str) else text

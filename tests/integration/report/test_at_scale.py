@@ -25,7 +25,7 @@ from carbontrack.report.scale.engine import EngineLimits
 from carbontrack.report.scale.sums import summed
 from carbontrack.report.sources import sources_of
 from carbontrack.sinks.csv_file import HEADER, record_line
-from carbontrack.sinks.jsonl import record_object
+from carbontrack.sinks.jsonl import JsonlSink, record_object
 from carbontrack.store.factory import open_store
 from carbontrack.store.rows import StoredRow, stored_row
 from tests.support.many_records import (
@@ -101,6 +101,15 @@ def test_damaged_lines_are_skipped_and_counted_as_ever(tmp_path: Path) -> None:
     assert expected.skipped_lines > 5
     assert (found.skipped_lines, found.reason) == (expected.skipped_lines, expected.reason)
     assert_same(found, expected, "name")
+
+
+def test_lone_surrogates_of_json_are_the_escapes_of_csv(tmp_path: Path) -> None:
+    """Parquet holds none, and a report of any size prints the same."""
+    path = tmp_path / "runs.jsonl"
+    sink = JsonlSink(path)
+    sink.write(a_record(1, name="a\udcffb"))
+    sink.close()
+    assert [total.key for total in summed([path], "name").sums.totals("name")] == [r"a\udcffb"]
 
 
 def test_rows_of_codecarbon_are_added_up_too(tmp_path: Path) -> None:
