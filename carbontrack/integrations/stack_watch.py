@@ -12,9 +12,12 @@ alive. A look is made by the sampler's thread, for each run that is open; it tak
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
+from itertools import chain, tee
+from operator import methodcaller
 from threading import get_ident
 from types import CodeType, FrameType
 from typing import Any
@@ -141,12 +144,35 @@ def stays_on_stack(loop: CodeType) -> bool:
 
 
 def _is_running(thread: int, loop: CodeType) -> bool:
-    frame = sys._current_frames().get(thread)
+    frame = _frames_of_threads().get(thread)
     while frame is not None:
         if frame.f_code is loop:
             return True
         frame = frame.f_back
     return False
+
+
+def _frames_without_collection() -> Mapping[int, FrameType]:
+    """As `sys._current_frames`, with no garbage collection in the middle of it.
+
+    In Python 3.11 it makes objects while it holds a lock of the interpreter. A collection that they
+    start waits for that lock for ever where it finds a `threading.local`, and every thread waits
+    for the collection (github.com/python/cpython/issues/106883).
+    """
+    # the look whether collections are on, and all else, is one call in C: no other thread runs
+    # between its steps, so what the program says of collections is kept
+    look, restore = tee(map(_RESTORERS.__getitem__, map(_call, (gc.isenabled,))))
+    steps = map(_call, (gc.disable, sys._current_frames))
+    *_, frames, _ = chain(map(type, look), steps, map(_call, restore))
+    found: Mapping[int, FrameType] = frames
+    return found
+
+
+_call = methodcaller("__call__")
+_RESTORERS: dict[bool, Callable[[], Any]] = {True: gc.enable, False: bool}
+_frames_of_threads: Callable[[], Mapping[int, FrameType]] = (
+    _frames_without_collection if sys.version_info[:2] == (3, 11) else sys._current_frames
+)
 
 
 def _frames() -> Iterator[_Frame]:
