@@ -259,14 +259,11 @@ class Links(NamedTuple):
     not_covered: Any
 
 
-def held_rows(columns: Columns) -> tuple[Any, Any]:
-    """Which rows their parent holds; and which do not say so, and their parent does not cover."""
-    holders, not_covered = holding_rows(columns)
-    return holders >= 0, not_covered
-
-
 def holding_rows(columns: Columns) -> tuple[Any, Any]:
-    """As `held_rows`, with the place of the row that holds each; -1 where none does."""
+    """The place of the row that holds each, -1 where none does; and which rows are not covered.
+
+    Not covered is a row that does not say whether its parent holds it, and whose parent does not.
+    """
     import numpy as np
 
     count = len(columns.record_id)

@@ -16,6 +16,7 @@ from typing import Any
 from carbontrack.errors import SinkError
 from carbontrack.report.archive.folder import ArchiveFolder, check_archive, open_archive
 from carbontrack.report.archive.layout import (
+    FEATURE,
     TIMES,
     archive_schema,
     import_arrow,
@@ -23,8 +24,9 @@ from carbontrack.report.archive.layout import (
     month_files,
 )
 from carbontrack.report.archive.sources import check_parquet, source_files, tables_of
-from carbontrack.report.archive.staging import MEMORY, Staging, import_duckdb
+from carbontrack.report.archive.staging import MEMORY, Staging
 from carbontrack.report.read import NO_ROW
+from carbontrack.report.scale.engine import import_duckdb
 
 GROUP_ROWS = 100_000
 """Rows of a row group of Parquet."""
@@ -122,7 +124,7 @@ def compact(
         SinkError: the archive could not be written, and is as it was.
     """
     import_arrow()
-    import_duckdb()
+    import_duckdb(FEATURE)
     check_archive(into)
     files = source_files(sources, into)
     with open_archive(into, on_wait) as folder, _told(into):
@@ -148,7 +150,7 @@ def preview(
         as `compact`.
     """
     import_arrow()
-    import_duckdb()
+    import_duckdb(FEATURE)
     check_archive(into)
     files = source_files(sources, into)
     with (
@@ -171,7 +173,7 @@ def _told(into: Path) -> Iterator[None]:
     """What DuckDB and Arrow raise, as errors that say what became of the archive."""
     try:
         yield
-    except import_duckdb().Error as error:
+    except import_duckdb(FEATURE).Error as error:
         first = str(error).partition("\n")[0]
         raise SinkError(f"{into} is as it was: {first}") from error
     except OSError as error:

@@ -33,6 +33,7 @@ from carbontrack.values import fields_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
+FEATURE = "carbontrack compact"
 MARK = "carbontrack-archive.json"
 MARK_TEXT = '{"format": "carbontrack-archive", "version": 1}\n'
 FILE_NAME = "records.parquet"
@@ -68,7 +69,7 @@ def import_arrow() -> Any:
     Raises:
         MissingExtra: it is not installed.
     """
-    return import_pyarrow("carbontrack compact")
+    return import_pyarrow(FEATURE)
 
 
 def archive_schema() -> pa.Schema:

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carbontrack.errors import MissingExtra
 from carbontrack.record import COLUMNS
-from carbontrack.report.archive.layout import ALL_COLUMNS, TIMES, UNKNOWN, staged_schema
+from carbontrack.report.archive.layout import ALL_COLUMNS, FEATURE, TIMES, UNKNOWN, staged_schema
+from carbontrack.report.scale.engine import import_duckdb
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,19 +33,6 @@ END"""
 _NO_TIME = "(-9223372036854775808)::BIGINT"
 
 
-def import_duckdb() -> Any:
-    """The module duckdb.
-
-    Raises:
-        MissingExtra: it is not installed.
-    """
-    try:
-        import duckdb
-    except ImportError as error:
-        raise MissingExtra("duckdb", "scale", "carbontrack compact") from error
-    return duckdb
-
-
 class Staging:
     """Rows of sources, compared with those of an archive.
 
@@ -54,7 +41,7 @@ class Staging:
     """
 
     def __init__(self, folder: Path, *, memory: str = MEMORY) -> None:
-        self._connection = import_duckdb().connect(
+        self._connection = import_duckdb(FEATURE).connect(
             # tables that do not fit go to `temp_directory`; in the path of a database file, DuckDB
             # would take what is behind a "?" for options
             ":memory:",

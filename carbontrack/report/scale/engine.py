@@ -28,8 +28,8 @@ class EngineLimits(NamedTuple):
 FEATURE = "carbontrack report on Parquet, a database or more than a few hundred megabytes"
 
 
-def import_duckdb() -> Any:
-    """The module duckdb.
+def import_duckdb(feature: str = FEATURE) -> Any:
+    """The module duckdb, for what needs it.
 
     Raises:
         MissingExtra: it is not installed.
@@ -37,7 +37,7 @@ def import_duckdb() -> Any:
     try:
         import duckdb
     except ImportError as error:
-        raise MissingExtra("duckdb", "scale", FEATURE) from error
+        raise MissingExtra("duckdb", "scale", feature) from error
     return duckdb
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +20,11 @@ from carbontrack.sinks.csv_file import HEADER, record_line
 from carbontrack.sinks.timelines import TimelineFiles
 from carbontrack.text import visible
 from carbontrack.tracking.timeline import Timeline, timeline_object
+from tests.support.browsers import chromium
 from tests.support.records import HOSTILE, a_record
 
 pytestmark = pytest.mark.xdist_group("browser")  # one browser for all tests
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 NASTY = [
     "<script>window.owned = 1</script>",
     "</script><img src=x onerror='window.owned = 1'>",
@@ -39,13 +38,8 @@ NASTY = [
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture
