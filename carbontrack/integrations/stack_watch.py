@@ -6,8 +6,8 @@ that called the first hook, the loop, is still on the stack of its thread. After
 without it the run is over.
 
 Only the thread's number and the loop's code are kept, never a frame, which would keep a model
-alive. A look is made by the sampler's thread, for each run that is open; it takes 134 bytecodes and
-10 for each frame above the loop, 2 us in all. Where no run is open nothing is done.
+alive. A look is made by the sampler's thread, for each run that is open; it takes 193 bytecodes and
+10 for each frame above the loop in Python 3.11, and 59 fewer in others. Where no run is open nothing is done.
 """
 
 from __future__ import annotations

@@ -629,7 +629,7 @@ def bytecodes(act: Callable[[], object]) -> int:
 
 
 def test_a_look_costs_a_few_bytecodes_for_each_frame(world: World) -> None:
-    """134 bytecodes, and 10 for each frame above the loop, in Python 3.11; others take as many."""
+    """193 bytecodes in Python 3.11, 134 in others, and 10 for each frame above the loop."""
     costs = []
 
     def deep(levels: int, do: Callable[[], None]) -> None:
