@@ -6,8 +6,9 @@ that called the first hook, the loop, is still on the stack of its thread. After
 without it the run is over.
 
 Only the thread's number and the loop's code are kept, never a frame, which would keep a model
-alive. A look is made by the sampler's thread, for each run that is open; it takes 193 bytecodes and
-10 for each frame above the loop in Python 3.11, and 59 fewer in others. Where no run is open nothing is done.
+alive. A look is made by the sampler's thread, for each run that is open. In Python 3.11 it takes
+193 bytecodes and 10 for each frame above the loop, in other versions 59 fewer. Where no run is open
+nothing is done.
 """
 
 from __future__ import annotations
