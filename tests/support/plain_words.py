@@ -1,9 +1,8 @@
 """The words that readers of carbontrack should not meet, each with what to write instead.
 
 Pages, messages, help texts and docstrings are checked by `tests/test_words.py`. A phrase is a
-regular
-expression that is looked for without regard to case, at the limits of words; a space in it matches
-any run of blanks.
+regular expression that is looked for without regard to case, at the limits of words; a space in it
+matches any run of blanks.
 """
 
 from __future__ import annotations
