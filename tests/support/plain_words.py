@@ -25,8 +25,6 @@ INSTEAD = {
     r"mend(s|ed|ing)?": "fix, repair",
     r"teach(es)?|taught": "set up, configure, calibrate",
     r"neighbours?": "other tools; other processes",
-    r"somebody( else)?('s)?": "someone, another user",
-    r"nobody('s)?": "no one; or name the actor",
     r"one behind the other": "one after the other",
     r"by and by": "gradually",
     r"a good deal": "a lot, much",
@@ -50,19 +48,31 @@ INSTEAD = {
         "uncertainty, interval",
     # terms of the field
     r"bill(s|ed|ing)?": "attribute, charge; 'counted twice' for double counting",
-    r"folders?": "directory",
     r"making of (the )?hardware": "embodied emissions, manufacturing",
     r"emission of the place": "location-based emissions",
 }  # fmt: skip
 
-_PHRASES = [
-    (re.compile(rf"\b(?:{phrase.replace(' ', chr(92) + 's+')})\b", re.IGNORECASE), instead)
-    for phrase, instead in INSTEAD.items()
-]
+INSTEAD_IN_PAGES = INSTEAD | {
+    r"somebody( else)?('s)?": "someone, another user",
+    r"nobody('s)?": "no one; or name the actor",
+    r"folders?": "directory",
+}
+"""Pages keep to one word for a thing, where those who read a source do not mind."""
 
 
-def found_in(text: str) -> Iterator[tuple[int, str, str]]:
+def _expressions(phrases: dict[str, str]) -> list[tuple[re.Pattern[str], str]]:
+    return [
+        (re.compile(rf"\b(?:{phrase.replace(' ', chr(92) + 's+')})\b", re.IGNORECASE), instead)
+        for phrase, instead in phrases.items()
+    ]
+
+
+_EVERYWHERE = _expressions(INSTEAD)
+_IN_PAGES = _expressions(INSTEAD_IN_PAGES)
+
+
+def found_in(text: str, *, is_page: bool = False) -> Iterator[tuple[int, str, str]]:
     """The phrases in a text: at which character, as written, and what to write instead."""
-    for expression, instead in _PHRASES:
+    for expression, instead in _IN_PAGES if is_page else _EVERYWHERE:
         for match in expression.finditer(text):
             yield match.start(), match[0], instead
