@@ -11,7 +11,6 @@ SECTIONS = {
     "how-to": "How to",
     "reference": "Reference",
     "explanation": "Explanation",
-    "decisions": "Decisions",
 }
 """Folder -> title, in the order of the navigation."""
 GROUPS = {
@@ -106,7 +105,9 @@ def on_config(config: Any) -> Any:
         if names:
             config.nav.append({title: _entries(folder, names)})
     config.nav.append("security.md")
-    config.nav.append({"Development": ["architecture.md", "contributing.md"]})
+    decisions = sorted(f"decisions/{path.name}" for path in (docs / "decisions").glob("*.md"))
+    development = ["architecture.md", "contributing.md", {"Decisions": decisions}]
+    config.nav.append({"Development": development})
     config.nav.append("changelog.md")
     return config
 

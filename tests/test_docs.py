@@ -139,7 +139,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_headings_that_are_linked_to_have_one_anchor_everywhere() -> None:
-    """The site and forges make anchors by different rules; what is linked to is the same in both."""
+    """The site and forges make anchors by different rules; linked headings agree in both."""
     wanted = {
         ((page.parent / link.target).resolve() if link.target else page, link.anchor)
         for page in PAGES
@@ -203,6 +203,16 @@ def test_a_link_to_nowhere_is_noticed(tmp_path: Path) -> None:
     assert trouble_with(Link("other.md", ""), page) == "no such file"
 
 
+def test_the_list_of_external_links_has_those_of_a_page() -> None:
+    """The script lists an address that a page links to, and nothing within the project."""
+    script = DOCS / "tools" / "external_links.py"
+    command = [sys.executable, str(script), "--urls"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    listed = done.stdout.splitlines()
+    assert "https://github.com/advisories/GHSA-jq35-85cj-fj4p" in listed
+    assert [line for line in listed if not re.match(r"(https?://|mailto:)", line)] == []
+
+
 def test_every_public_name_has_its_place_in_the_reference() -> None:
     """The reference shows what `carbontrack.__all__` lists, each name once and nothing else."""
     pages = sorted((DOCS / "reference").glob("api*.md"))
@@ -214,8 +224,9 @@ def test_every_public_name_has_its_place_in_the_reference() -> None:
     }
     everywhere = re.findall(r"^::: carbontrack\.(\w+)$", "\n".join(texts.values()), re.MULTILINE)
     assert sorted(everywhere) == sorted(carbontrack.__all__)
-    assert {name for name, place in shown.items() if f"]({place})" not in texts["api.md"]} == set()
-    assert {page for page in texts if page != "api.md" and f"]({page})" not in texts["api.md"]} == set()
+    overview = texts.pop("api.md")
+    places = [*shown.values(), *texts]
+    assert [place for place in places if f"]({place})" not in overview] == []
 
 
 def test_what_the_package_claims_of_platforms_is_on_their_page() -> None:
