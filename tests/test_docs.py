@@ -229,6 +229,19 @@ def test_every_public_name_has_its_place_in_the_reference() -> None:
     assert [place for place in places if f"]({place})" not in overview] == []
 
 
+def test_the_install_page_names_every_extra() -> None:
+    """Those for users, each once; not those for work on the package itself."""
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    table = pyproject.partition("[project.optional-dependencies]\n")[2].partition("\n[")[0]
+    extras = set(re.findall(r"^([a-z]+) = \[", table, re.MULTILINE))
+    for_work = {"test", "frameworks", "docs", "dev", "all", "examples"}
+    text = (DOCS / "how-to" / "install.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Extras\n")[2].partition("\n## ")[0]
+    cells = [row.rpartition(" | ")[2] for row in re.findall(r"^\| (.+) \|$", section, re.MULTILINE)]
+    named = [name for cell in cells for name in re.findall(r"`([a-z]+)`", cell)]
+    assert sorted(named) == sorted(extras - for_work)
+
+
 def test_what_the_package_claims_of_platforms_is_on_their_page() -> None:
     """The classifiers name no system and no Python that the page does not call shown."""
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
