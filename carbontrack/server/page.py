@@ -11,10 +11,12 @@ from carbontrack.report.frame import Loaded
 from carbontrack.report.page_html import (
     PageContext,
     cards,
+    covers_text,
     headline,
-    known_bars,
-    known_text,
+    known_chips,
     period,
+    range_text,
+    title,
 )
 from carbontrack.report.tables import Summary, combined, notes
 from carbontrack.report.totals import Total
@@ -54,6 +56,8 @@ def project_page(query: ReportQuery, loaded: Loaded, summary: Summary, now: date
         version=VERSION,
         css=package_text("report/assets/page.css"),
         project=visible_html(query.project),
+        title=visible_html(title(total, query.project) if total.runs else query.project),
+        range=visible_html(range_text(total)),
         headline=visible_html(headline(total) if total.runs else "No records"),
         period=visible_html(_period(query, loaded)),
         figures=_headline_figures(total) if total.runs else _NOTHING,
@@ -68,11 +72,10 @@ def project_page(query: ReportQuery, loaded: Loaded, summary: Summary, now: date
 
 
 def _headline_figures(total: Total) -> str:
-    known = visible_html(known_text(total))
     return (
         f'<dl class="cards">{"".join(cards(total, PageContext()))}</dl>'
-        f'<div class="known" role="img" aria-label="{known}">{"".join(known_bars(total))}</div>'
-        f'<p class="soft known-text">{known}</p>'
+        f'<p class="known">{known_chips(total)}</p>'
+        f'<p class="soft known-text">{visible_html(covers_text(total))}</p>'
     )
 
 
