@@ -108,7 +108,9 @@ def _one(summary: Summary, frame: pd.DataFrame, drawn: dict[str, Chart]) -> str:
     others = [_figure(name, chart) for name, chart in drawn.items() if not name.startswith(_POWER)]
     power = curves or [page_run.no_power_curve()]
     advice = narrow(summary.total, frame)
-    return "\n".join([page_run.parts(run), *power, advice, page_run.details(run), *others])
+    return "\n".join(
+        [page_run.parts(run), *power, advice, page_run.details(run, summary.total), *others]
+    )
 
 
 def _many(summary: Summary, frame: pd.DataFrame, drawn: dict[str, Chart]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from carbontrack.record import COMPONENTS
 from carbontrack.report.page_data import labels_of, places_of
 from carbontrack.report.page_html import PART_NAMES, code
+from carbontrack.report.totals import Total
 from carbontrack.text import visible_html
 from carbontrack.units import (
     JOULES_PER_KWH,
@@ -107,11 +108,11 @@ def no_power_curve() -> str:
     )
 
 
-def details(run: Run) -> str:
-    """The section with all that the record says of the run."""
+def details(run: Run, total: Total) -> str:
+    """The section with all that the record says of the run; `total` is the sum that it is."""
     items = "".join(
         f"<dt>{visible_html(term)}</dt><dd>{content}</dd>"
-        for term, content in _details(run)
+        for term, content in _details(run, total)
         if content
     )
     return (
@@ -121,7 +122,7 @@ def details(run: Run) -> str:
     )
 
 
-def _details(run: Run) -> Iterator[tuple[str, str]]:
+def _details(run: Run, total: Total) -> Iterator[tuple[str, str]]:
     """Terms and their contents; the contents are HTML."""
     yield "Name", _text(run["name"])
     yield "Labels", _label_chips(run.get("labels") or "")
@@ -132,7 +133,7 @@ def _details(run: Run) -> Iterator[tuple[str, str]]:
         yield "Duration", _text(format_seconds(run["duration_s"]))
     if run["calls"] is not None and run["calls"] > 1.0:
         yield "Calls", f"{run['calls']:,.0f}"
-    yield from _figures(run)
+    yield from _figures(run["basis"], total)
     yield from _grid(run)
     yield "Scope", _text(_SCOPES.get(run["scope"] or "", run["scope"]))
     if run["pue"] is not None:
@@ -149,14 +150,14 @@ def _details(run: Run) -> Iterator[tuple[str, str]]:
     )
 
 
-def _figures(run: Run) -> Iterator[tuple[str, str]]:
-    kwh, grams = run["energy_kwh"], run["emissions_g"]
-    if kwh is not None:
-        ends_j = joules_from(run["energy_low_kwh"]), joules_from(run["energy_high_kwh"])
-        energy = format_with_interval(kwh * JOULES_PER_KWH, *ends_j, format_joules)
-        yield "Energy", _text(f"{energy}, {run['basis']}" if run["basis"] else energy)
+def _figures(basis: str | None, total: Total) -> Iterator[tuple[str, str]]:
+    joules, grams = joules_from(total.energy_kwh), total.emissions_g
+    if joules is not None:
+        ends_j = joules_from(total.energy_low_kwh), joules_from(total.energy_high_kwh)
+        energy = format_with_interval(joules, *ends_j, format_joules)
+        yield "Energy", _text(f"{energy}, {basis}" if basis else energy)
     if grams is not None:
-        ends_g = (run["emissions_low_g"], run["emissions_high_g"])
+        ends_g = (total.emissions_low_g, total.emissions_high_g)
         yield "Emissions", _text(format_with_interval(grams, *ends_g, format_grams, of=" CO2e"))
 
 

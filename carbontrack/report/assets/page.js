@@ -20,6 +20,8 @@
   const grams = (g, like) => scaled(g, GRAMS, like);
   const energy = (kwh, like = kwh) =>
     kwh === null ? "unknown" : scaled(kwh * 3.6e6, like * 3.6e6 < 3600 ? SMALL : LARGE, like * 3.6e6);
+  // the unit once: "1.20 to 1.80 g"
+  const ends = (low, high) => `${low.split(" ")[0]} to ${high}`;
   const seconds = (s) => {
     if (s === null) return "";
     if (s < 1) return `${Number((s * 1e3).toPrecision(3))} ms`;
@@ -55,14 +57,14 @@
 
     const intervalBar = (row) => {
       const [g, low, high] = ["", "low_", "high_"].map((end) => columns[`emissions_${end}g`][row]);
+      if (g === null) return "";
       const bar = element("span", undefined, "bar");
-      if (g === null) return bar;
       if (low !== null && high !== null) {
         const width = element("i");
         width.style.left = at(low);
         width.style.right = `calc(100% - ${at(high)})`;
         bar.append(width);
-        bar.title = `${grams(low, g)} to ${grams(high, g)}`;
+        bar.title = ends(grams(low, g), grams(high, g));
       }
       const tick = element("b");
       tick.style.left = `min(calc(100% - 2px), ${at(g)})`;
@@ -149,15 +151,15 @@
       add(list, "Name", text("name", row));
       add(list, "Labels", labels(row).length ? labelChips(labels(row)) : "");
       add(list, "Started", `${moment(columns.started_ms[row])} UTC, ${seconds(columns.duration_s[row])}, ${text("status", row)}`);
-      add(list, "Energy", energy(kwh) + (low === null ? "" : ` (${energy(low, kwh)} to ${energy(high, kwh)})`));
-      add(list, "CO2e", grams(g) + (lowG === null ? "" : ` (${grams(lowG, g)} to ${grams(highG, g)})`));
+      add(list, "Energy", energy(kwh) + (low === null ? "" : ` (${ends(energy(low, kwh), energy(high, kwh))})`));
+      add(list, "CO2e", grams(g) + (lowG === null ? "" : ` (${ends(grams(lowG, g), grams(highG, g))})`));
       for (const [name, title] of [["cpu", "CPU"], ["gpu", "GPU"], ["ram", "Memory"], ["other", "Other"]]) {
         const part = columns[`${name}_kwh`][row];
         const basis = name === "other" ? "basis" : `${name}_basis`;
         if (part !== null) add(list, title, `${energy(part)}, ${text(basis, row) || "how is unknown"}`);
       }
       const intensity = columns.intensity_g_per_kwh[row];
-      if (intensity !== null) add(list, "Grid", `${where(row)}, ${intensity} g CO2e/kWh, ${text("intensity_source", row)}`);
+      if (intensity !== null) add(list, "Grid", `${where(row)}, ${Number(intensity.toPrecision(4))} g CO2e/kWh, ${text("intensity_source", row)}`);
       if (columns.pue[row] !== null) add(list, "PUE", String(columns.pue[row]));
       if (columns.coverage[row] !== null) add(list, "Observed", `${(columns.coverage[row] * 100).toFixed(0)} % of the time`);
       add(list, "Meters", text("meters", row).replaceAll(";", ", "));
