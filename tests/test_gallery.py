@@ -18,9 +18,9 @@ DOCS = ROOT / "docs"
 SCRIPT = DOCS / "gallery_pictures.py"
 MOST_BYTES = 2_000_000
 DRAWN = ("power.png", "runs-30.png", "report-80.png", "label.svg")
-"""What the test draws again: a page of one run and one of many, a terminal, and the label. The others
-are the same pages in other sizes and colours, which tests/integration/report/test_page.py opens, and a
-command that takes seconds to measure."""
+"""What the test draws again: a page of one run and one of many, a terminal, and the label. The
+others are the same pages in other sizes and colours, which tests/integration/report/test_page.py
+opens, and a command that takes seconds to measure."""
 _PICTURE = re.compile(r"!\[([^\]]*)\]\((?!https?://)([^)\s]+)\)")
 
 

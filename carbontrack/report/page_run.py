@@ -27,8 +27,8 @@ _FOUND_BY = {
     "argument": "given as an argument",
     "environment": "given in the environment",
     "config": "given in a settings file",
-    "cloud": "told by the cloud",
-    "metadata": "told by the cloud's metadata service",
+    "cloud": "reported by the cloud",
+    "metadata": "reported by the cloud's metadata service",
     "timezone": "guessed from the time zone",
     "unknown": "not known",
 }

@@ -526,6 +526,19 @@ def contrast(one: str, other: str) -> float:
     return (bright + 0.05) / (dark + 0.05)
 
 
+def test_a_thousand_runs_take_little_more_than_one(tmp_path: Path) -> None:
+    """Texts are kept once and numbers in six digits: less than a CSV line for each run."""
+    source, target = tmp_path / "runs.csv", tmp_path / "report.html"
+    sizes = {}
+    for count in (2, 1002):
+        lines = b"".join(record_line(run.to_row()) for run in some_runs(count))
+        source.write_bytes(HEADER + lines)
+        assert main(["report", str(source), "--html", str(target)]) == 0
+        sizes[count] = target.stat().st_size
+    assert sizes[1002] - sizes[2] < len(lines) / 2
+    assert sizes[1002] < 1.5 * sizes[2]
+
+
 def test_the_file_needs_no_other(tmp_path: Path) -> None:
     """No address that a browser would fetch stands in the page, whatever browser it is."""
     source, target = tmp_path / "runs.csv", tmp_path / "report.html"
