@@ -123,9 +123,9 @@ def cards(total: Total, context: PageContext) -> Iterator[str]:
         yield _card("Market-based", format_grams(total.market_emissions_g), more)
     if total.embodied_g is not None:
         g = total.embodied_g
-        known = total.embodied_low_g is not None
         ends = _ends(total.embodied_low_g, total.embodied_high_g, g, format_grams)
-        more = f"{ends}, not part of the CO2e" if known else "not part of the CO2e"
+        more = "" if total.embodied_low_g is None else f"{ends}, "
+        more += "not part of the CO2e"
         yield _card("Embodied emissions", format_grams(g), more)
     if total.abiotic_kg_sb is not None:
         yield _metals(total)
