@@ -266,6 +266,7 @@ def _page_png(browser: Any, scratch: Path, picture: str) -> bytes:
             page.click("td.name > button >> nth=0")
         if shot.part is not None:
             box = page.locator(shot.part).bounding_box()
+            box["y"] += page.evaluate("scrollY")  # the box is in the window, the clip in the page
             box["height"] = min(box["height"], shot.height or box["height"])
             return bytes(page.screenshot(clip=box, full_page=True))
         whole = page.evaluate("document.documentElement.scrollHeight")
