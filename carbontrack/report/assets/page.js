@@ -3,7 +3,7 @@
   const find = (id) => document.getElementById(id);
   const data = JSON.parse(find("data").textContent);
   const { columns, texts, count } = data.runs;
-  const PAGE = 20, PRINTED = 100, LABELS = 2;
+  const PAGE = 20, PRINTED = 50, LABELS = 2;
 
   const text = (name, row) => (columns[name][row] < 0 ? "" : texts[name][columns[name][row]]);
   const scaled = (amount, steps, like = amount) => {

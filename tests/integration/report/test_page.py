@@ -332,6 +332,10 @@ def test_paper_shows_whole_tables_and_charts(opened: Callable[..., Any]) -> None
     assert len(charts) >= 3
     assert set(charts) == {688}
     assert page.inner_text("#page") == "Page 1 of 6"
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert (len(cells(page, 1)), page.inner_text("#page")) == (50, "Page 1 of 3")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert (len(cells(page, 1)), page.inner_text("#page")) == (ROWS, "Page 1 of 6")
 
 
 @pytest.mark.parametrize(("embodied_g", "kg_sb"), [(None, None), (9.0, None), (9.0, 1e-6)])
