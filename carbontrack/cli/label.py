@@ -128,7 +128,7 @@ def _unit(frame: pd.DataFrame, task: str, args: Namespace) -> str:
 def _said_units(labels: Iterable[str]) -> list[str]:
     """The units that the records' labels name, each once."""
     found = (json.loads(text).get(_UNIT_LABEL) for text in labels)
-    return list(dict.fromkeys(unit for unit in found if isinstance(unit, str) and unit))
+    return sorted({unit for unit in found if isinstance(unit, str) and unit})
 
 
 def _near(name: str, names: list[str]) -> str:

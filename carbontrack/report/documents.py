@@ -31,13 +31,12 @@ def as_model_card(facts: Facts, asked: Asked) -> str:
     Raises:
         ConfigError: the emissions are unknown, or `about` has a field that the block lacks.
     """
-    facts = with_short_texts(facts)
     grams = facts.summary.total.emissions_g
     if grams is None:
         raise ConfigError("a model card needs emissions, and these records have none")
     block: dict[str, Any] = {
         "emissions": float(f"{grams:.6g}"),
-        "source": _source_of_card(facts),
+        "source": _source_of_card(with_short_texts(facts)),
         "training_type": None,
         "geographical_location": "; ".join(facts.places) or None,
         "hardware_used": "; ".join(machine.text for machine in facts.machines) or None,

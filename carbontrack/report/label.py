@@ -80,7 +80,7 @@ class Label:
         model: what was graded, in its owner's words.
         task: the task that it is graded for.
         grade: "A+", "A", "B", "C" or "D"; low and high are those of the interval's ends.
-        provisional: 1 % or more of the energy is modelled, assumed, or of unrecorded origin.
+        provisional: over 1 % of the energy is modelled, assumed, or of unrecorded basis.
         measured_share, modelled_share, assumed_share: of the energy, from 0 to 1; None where it is
             not recorded.
         runs: how many records were added up.
@@ -374,8 +374,7 @@ def _remarks(label: Label) -> list[tuple[str, str]]:
         ("boundary", label.boundary),
     ]
     if label.provisional:
-        why = "1% or more of the energy is modelled or assumed, or its basis is not recorded"
-        remarks.append(("provisional", why))
+        remarks.append(("provisional", "over 1% of the energy is modelled, assumed or unrecorded"))
     return remarks
 
 

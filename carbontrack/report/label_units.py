@@ -69,7 +69,7 @@ def check_unit(task: str, unit: str) -> None:
     words = [_singular(word) for word in re.findall(r"[a-z]+", unit.lower())]
     other = next((word for word in words if word in _OTHER_AMOUNTS), None)
     if other is not None:
-        raise _does_not_fit(task, unit, f"a {other} is {_OTHER_AMOUNTS[other]}")
+        raise _does_not_fit(task, unit, f"{other!r} is {_OTHER_AMOUNTS[other]}")
     if task in _OF_PICTURES:
         fits = task == _FROM_PROMPTS or _PICTURE.intersection(words)
         if _WRITING.intersection(words) and not fits:

@@ -71,8 +71,9 @@ def as_latex_statement(facts: Facts, asked: Asked) -> str:
     energy, known, boundary = map(_own, found.paragraphs)
     keys = keys_of_intensity(facts)
     if keys:
-        energy += rf" Carbon intensity: \cite{{{','.join(keys)}}}."
-    known += rf" Tool: \cite{{{TOOL}}}."
+        energy += rf" The carbon intensity is that of~\cite{{{','.join(keys)}}}."
+    tool = _own(found.tool)
+    known = known.replace(tool, rf"{tool}~\cite{{{TOOL}}}", 1)
     lines = [_row(["item", "value"]), r"\midrule", *map(_row, found.rows)]
     paragraphs = [line for text in (energy, known, boundary) for line in (*_wrapped(text), "")]
     caption = "Energy consumption and emissions, with uncertainty intervals in brackets."
@@ -100,7 +101,7 @@ def _wrapped(text: str) -> list[str]:
 def _table(
     caption: str, label: str, columns: str, lines: Sequence[str], remarks: Sequence[str]
 ) -> str:
-    below = [r"\par\smallskip", r"{\footnotesize", *_wrapped(_own(" ".join(remarks))), r"\par}"]
+    below = [r"\par\smallskip", r"{\footnotesize", *map(_own, remarks), r"\par}"]
     return "\n".join(
         [
             _PREAMBLE,
@@ -174,12 +175,17 @@ def _columns(summary: Summary) -> list[_Column]:
 
 def _of_jobs(energy: Unit) -> Iterator[_Column]:
     """What is known of a job beyond sums; useful energy is the last of them."""
-    yield _Column("ranks", "", lambda _, job: _count(job.ranks))
+    yield _Column("ranks", "", lambda _, job: _ranks(job))
     yield _Column("hosts", "", lambda _, job: _count(job.hosts))
     yield _Column("attempts", "", lambda _, job: _count(job.attempts))
     yield _Column(
         "useful", energy.name, lambda _, job: _cell(joules_from(job.useful_energy_kwh), energy)
     )
+
+
+def _ranks(job: Job) -> str:
+    of_all = "" if job.expected_ranks is None else f" of {job.expected_ranks:,}"
+    return f"{_count(job.ranks)}{of_all}"
 
 
 def _count(count: int | None) -> str:

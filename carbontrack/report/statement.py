@@ -37,11 +37,13 @@ class Statement(NamedTuple):
 
     Attributes:
         paragraphs: energy and emissions, how they are known, and what they include.
+        tool: carbontrack and its version, as the second of the paragraphs names it.
         rows: head and content of each row of the table.
         notes: what was left out of the sums, and how errors were combined.
     """
 
     paragraphs: list[str]
+    tool: str
     rows: list[tuple[str, str]]
     notes: list[str]
 
@@ -74,7 +76,7 @@ def statement(facts: Facts, asked: Asked) -> Statement:
         f"{_boundary(facts, embodied)} {method.GHG_PROTOCOL}",
     ]
     notes = [*left_out(facts.summary), *combined(facts.summary)]
-    return Statement(paragraphs, list(_rows(facts, embodied)), notes)
+    return Statement(paragraphs, _tool(facts), list(_rows(facts, embodied)), notes)
 
 
 # -- sentences ---------------------------------------------------------------------------------
@@ -91,6 +93,8 @@ def _emissions(facts: Facts) -> str:
     total = facts.summary.total
     ends = (total.emissions_low_g, total.emissions_high_g)
     grams = _in_sentence(total.emissions_g, *ends, form=format_grams, of=" CO2e")
+    if total.emissions_g is None:
+        grams = "unknown"
     location = f"Location-based emissions are {grams}{_where(facts)}."
     if total.market_emissions_g is None:
         return f"{location} Market-based emissions are {method.NO_MARKET_BASED}."
@@ -142,10 +146,12 @@ def _where(facts: Facts) -> str:
     return f", from {noun} of {' and '.join(texts)}"
 
 
+def _tool(facts: Facts) -> str:
+    return f"carbontrack {facts.versions[0] if facts.versions else ''}".rstrip()
+
+
 def _known(facts: Facts) -> str:
-    version = facts.versions[0] if facts.versions else ""
-    tool = f"carbontrack {version}".rstrip()
-    basis = method.basis(facts)
+    tool, basis = _tool(facts), method.basis(facts)
     if basis is None:
         return f"Energy basis (measured or modelled): not recorded, read by {tool}."
     is_mostly_modelled = (facts.summary.total.modelled_share or 0.0) > 0.5
@@ -222,9 +228,9 @@ def _grid_rows(facts: Facts) -> Iterator[tuple[str, str]]:
             yield "carbon intensity", "unknown"
             continue
         interval = "" if None in ends else f" ({format_interval(*ends, '.3g')})"
-        yield "carbon intensity", f"{g_per_kwh:.4g}{interval} g CO2e/kWh"
-        yield "source of the carbon intensity", method.intensity_source(row)
-        yield "counted in the carbon intensity", method.counted(row) or "not recorded"
+        counted = method.counted(row) or "what it counts is not recorded"
+        yield "carbon intensity", f"{g_per_kwh:.4g}{interval} g CO2e/kWh; {counted}"
+        yield "intensity source", method.intensity_source(row)
 
 
 def _in_cell(
