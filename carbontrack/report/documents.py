@@ -100,7 +100,7 @@ def as_boamps(facts: Facts, asked: Asked) -> str:
         g_per_kwh = facts.grids[0]["g_per_kwh"]
         found = {
             "country": facts.places[0].partition(" (")[0],
-            "powerSourceCarbonIntensity": g_per_kwh,
+            "powerSourceCarbonIntensity": None if g_per_kwh is None else _without_noise(g_per_kwh),
         }
         report["environment"] = _known(found)
     quality = _quality(facts)
@@ -153,13 +153,13 @@ def as_sci(facts: Facts, asked: Asked) -> str:
 def _sci_terms(facts: Facts, embodied: method.Embodied) -> dict[str, Any]:
     """E, I and M with their intervals, and where each comes from."""
     total = facts.summary.total
-    used = total.energy_kwh or 0.0
+    used, emitted = total.energy_kwh or 0.0, total.emissions_g or 0.0
     return {
         "e_kwh": total.energy_kwh,
         "e_low_kwh": total.energy_low_kwh,
         "e_high_kwh": total.energy_high_kwh,
         "e_basis": method.basis(facts),
-        "i_g_per_kwh": None if total.emissions_g is None or not used else total.emissions_g / used,
+        "i_g_per_kwh": _without_noise(emitted / used) if used else None,
         "i_method": "location-based",
         "i_sources": method.intensity_texts(facts),
         "m_g": embodied.g,
@@ -231,6 +231,11 @@ def _quality(facts: Facts) -> str | None:
         return None
     off = max(best - low, high - best) / best
     return next((word for most, word in _QUALITIES if off <= most), None)
+
+
+def _without_noise(quotient: float) -> float:
+    """A quotient that does not show the last digits of its rounding, such as 41.440000000000005."""
+    return float(f"{quotient:.10g}")
 
 
 def _known(found: dict[str, Any]) -> dict[str, Any]:
