@@ -11,6 +11,7 @@ from carbontrack.grid import rows
 from carbontrack.grid.tables import grid_water, site
 from carbontrack.impact.embodied import embodied_item
 from carbontrack.meters.gpu_names import find_gpu
+from carbontrack.report import codecarbon
 from carbontrack.report.facts import Asked, Facts, with_short_texts
 from carbontrack.report.method import RECORDED, embodied_of
 from carbontrack.report.references import BY_KEY, Reference, of_intensity
@@ -102,12 +103,21 @@ def _intensities(facts: Facts) -> Iterator[Use]:
         data = "" if year is None else f" ({year:.0f})"
         used_for = f"Carbon intensity of {row['region'] or 'an unknown place'}{data}"
         for text in _texts(row["intensity_source"] or ""):
+            if text == codecarbon.SOURCE:
+                yield _codecarbon()
+                continue
             known = of_intensity(text)
             if not known:
                 key = unknown.setdefault(text, f"intensity{len(unknown) + 1}")
                 known = [_unknown(key, text, None if year is None else int(year))]
             for reference in known:
                 yield Use(reference, used_for)
+
+
+def _codecarbon() -> Use:
+    """The tool behind rows of CodeCarbon's files, whatever its release."""
+    tool = BY_KEY["codecarbon"]._replace(title="CodeCarbon", year=None, note="")
+    return Use(tool, "Energy and emissions of rows in CodeCarbon's files")
 
 
 def _texts(source: str) -> list[str]:

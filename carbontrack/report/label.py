@@ -86,7 +86,7 @@ class Label:
         runs: how many records were added up.
         units: how many units the energy was spent on.
         kwh_per_1000: energy of the computers for 1,000 units, before PUE, with low and high.
-        boundary: the parts of the computer whose energy it is.
+        boundary: the parts of the computer that are counted.
         thresholds_kwh: the upper ends of A+, A, B and C.
         rule, source, year: how the thresholds were computed, and from which publication.
     """
@@ -134,6 +134,8 @@ class Label:
     @property
     def basis(self) -> str:
         """How the energy is known: "90% measured, 10% modelled"."""
+        if self.measured_share is None:
+            return "not recorded"
         shares = {
             "measured": self.measured_share,
             "modelled": self.modelled_share,
@@ -141,7 +143,7 @@ class Label:
         }
         known = {how: share for how, share in shares.items() if share is not None}
         rest = 1.0 - sum(known.values())
-        known["not recorded"] = rest if rest > 1e-9 else 0.0
+        known["of unrecorded basis"] = rest if rest > 1e-9 else 0.0
         return ", ".join(f"{_percent(share)} {how}" for how, share in known.items() if share)
 
     @property

@@ -66,7 +66,7 @@ def check_unit(task: str, unit: str) -> None:
     Raises:
         ConfigError: it is another amount of work, or work on another kind of data.
     """
-    words = [_singular(word) for word in re.findall(r"[a-z]+", unit.lower())]
+    words = [_singular(word) for word in re.split(r"[\s/_().,;:-]+", unit.lower())]
     other = next((word for word in words if word in _OTHER_AMOUNTS), None)
     if other is not None:
         raise _does_not_fit(task, unit, f"{other!r} is {_OTHER_AMOUNTS[other]}")

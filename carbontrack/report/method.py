@@ -62,7 +62,7 @@ GHG_PROTOCOL = (
 
 
 class Embodied(NamedTuple):
-    """Embodied emissions of the hardware attributed to the runs, and who says so; None: unknown."""
+    """Embodied emissions of the hardware attributed to the runs, and their origin."""
 
     g: float | None
     low_g: float | None = None
@@ -167,7 +167,7 @@ def intensity_source(row: dict[str, Any]) -> str:
 
 
 def counted(row: dict[str, Any]) -> str | None:
-    """Which emissions a grid's carbon intensity counts; None where nothing says so."""
+    """Which emissions a grid's carbon intensity counts; None where that is not recorded."""
     source = row["intensity_source"] or ""
     for word, text in _COUNTED.items():
         if word in source.lower():  # live services say so themselves

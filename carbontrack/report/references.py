@@ -246,7 +246,7 @@ _INTENSITY = (
     (r"\bECCC\b", "eccc2026"),
     (r"\bIPCC AR5\b", "ipcc2014"),
     (r"^MEE & NBS\b", "mee2025"),
-    (r"^codecarbon\b|\(codecarbon|via codecarbon|x codecarbon|^CodeCarbon$", "codecarbon"),
+    (r"^codecarbon\b|\(codecarbon|via codecarbon|x codecarbon", "codecarbon"),
     (r"\beGRID2024\b", "egrid2024"),
     (r"\beGRID2023\b|\beGRID US 2023\b", "egrid2023"),
     (r"^EEA\b", "eea2026"),

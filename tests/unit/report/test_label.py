@@ -307,6 +307,13 @@ def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     return asked
 
 
+def test_a_basis_that_no_record_has_is_not_a_share(ask):
+    """As in rows of CodeCarbon's files: the label says so, and is provisional."""
+    text = ask(records=[runs(0.0005, basis=None, cpu_basis=None)])
+    assert re.search(r"basis +not recorded\n", text)
+    assert "(provisional)" in text
+
+
 def test_several_names_need_a_choice(ask):
     """A label is for one model; the error lists the candidates, and --only chooses one."""
     records = [runs(0.0005), runs(0.5, record_id="b", name="gpt-huge")]

@@ -229,6 +229,15 @@ def test_a_figure_of_the_user_is_not_given_another_source(report: Report):
     assert "ember2026" not in text
 
 
+def test_rows_of_codecarbon_name_their_tool(report: Report):
+    """Its figures are not said to be carbontrack's data."""
+    text = report("bibtex", run(1, intensity_source="CodeCarbon"))
+    (entry,) = [entry for entry in text.split("\n\n") if entry.startswith("@misc{codecarbon,")]
+    assert "title = {{CodeCarbon}}" in entry
+    assert "rows in CodeCarbon's files" in entry
+    assert "3.3.2" not in entry
+
+
 def test_each_source_of_the_tables_has_a_reference():
     """No intensity of the package is without author, year and address in a bibliography."""
     texts = [row["text"] for row in rows.rows("sources")]
