@@ -330,6 +330,9 @@ def test_the_collector_tells_blocks_apart() -> None:
         $ echo a \\
         > b
         a b
+        $ cat table.tex
+        1 & 2 \\\\
+        3 & 4 \\\\
         $ true
         ```
         """
@@ -339,6 +342,7 @@ def test_the_collector_tells_blocks_apart() -> None:
         ("python", "print(1)", "1\n"),
         ("write", "print(2)", None),
         ("shell", "echo a  b", "a b\n"),
+        ("shell", "cat table.tex", "1 & 2 \\\\\n3 & 4 \\\\\n"),
         ("shell", "true", None),
     ]
 
