@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 import sys
 import textwrap
-from dataclasses import asdict
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -22,19 +19,14 @@ from carbontrack.meters import perf as perf_events
 from carbontrack.meters import rapl as powercap
 from carbontrack.record import COLUMNS
 from tests.support.doc_blocks import RUN, blocks_of, matches, needs_of, steps_of
+from tests.support.doc_pages import PAGES, ROOT, name_of, run_steps
+from tests.support.doc_samples import alike
 from tests.support.fault_codes import written_codes
 from tests.support.frameworks import require
+from tests.support.refresh_samples import refreshed
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-DRIVER = Path(__file__).parent / "support" / "doc_driver.py"
 _LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
-
-
-def name_of(page: Path) -> str:
-    """The page as people call it."""
-    return page.relative_to(ROOT).as_posix()
 
 
 def marks_of(page: Path) -> list[pytest.MarkDecorator]:
@@ -46,28 +38,6 @@ def marks_of(page: Path) -> list[pytest.MarkDecorator]:
     if needs_of(page.read_text(encoding="utf-8")):
         marks.append(pytest.mark.framework)
     return marks
-
-
-@pytest.fixture
-def environ(tmp_path: Path) -> dict[str, str]:
-    """A home without settings, and a shell that finds this very Python and this very package."""
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "home").mkdir()
-    # where carbontrack is run from its folder, uninstalled, pytest has to be told of the plugin
-    ours = "carbontrack.integrations.pytest_plugin"
-    known = any(point.value == ours for point in entry_points(group="pytest11"))
-    plugin = "" if known else f"-p {ours}"
-    modules = {"python": "", "carbontrack": "-m carbontrack", "pytest": f"-m pytest {plugin}"}
-    for name, module in modules.items():
-        program = tmp_path / "bin" / name
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
-        program.chmod(0o755)
-    return {
-        "PATH": f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}",
-        "HOME": f"{tmp_path}/home",
-        "LANG": "C.UTF-8",
-        "PYTHONPATH": str(ROOT),
-    }
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the shell blocks are for a POSIX shell")
@@ -82,36 +52,21 @@ def environ(tmp_path: Path) -> dict[str, str]:
         for page in PAGES
     ],
 )
-def test_code_runs_and_prints_what_the_page_shows(
-    page: Path, tmp_path: Path, environ: dict[str, str]
-) -> None:
+def test_code_runs_and_prints_what_the_page_shows(page: Path, tmp_path: Path) -> None:
     """Every code block of a page that is not excused runs, and prints what the page shows."""
     text = page.read_text(encoding="utf-8")
     steps = steps_of(blocks_of(text))
     if not steps:
         return
     require(needs_of(text))
-    folder = tmp_path / "work"
-    folder.mkdir()
-    done = subprocess.run(
-        [sys.executable, str(DRIVER)],
-        input=json.dumps([asdict(step) for step in steps]),
-        cwd=folder,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    for step, result in zip(steps, json.loads(done.stdout), strict=False):
+    results = run_steps(steps, tmp_path)
+    for step, result in zip(steps, results, strict=False):
         where = f"{name_of(page)}, line {step.line}:\n{step.text}"
         assert result["failure"] is None, f"{where}\n{result['failure']}"
-        if step.expected is not None:
-            assert matches(step.expected, result["printed"]), (
-                f"{where}\nthe page shows\n{step.expected}\nand it printed\n{result['printed']}"
-            )
-    assert len(json.loads(done.stdout)) == len(steps)
+        assert step.shows(result["printed"]), (
+            f"{where}\nthe page shows\n{step.expected}\nand it printed\n{result['printed']}"
+        )
+    assert len(results) == len(steps)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -300,6 +255,81 @@ def test_an_ellipsis_stands_for_anything_and_nothing_else_does(
 ) -> None:
     """`…` matches any text; every other character only itself, spaces and line breaks alike."""
     assert matches(expected, printed) is same
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        ("energy 6.37 J (2.77 to 14.5 J), 99%", "energy 12 mJ (0.5 to 14 mJ), 100 %", True),
+        ("took 3 min 5 s, 1,200 rows", "took 0.4 s, 7 rows", True),
+        (
+            "host ea5edfb01d7f251a at 2026-11-29T02:45:16.56Z",
+            "host 0a1b2c3d4e5f at 2027-01-02",
+            True,
+        ),
+        ("name  energy\n----  ------", "name    energy\n------  --------", True),
+        ("TDP 4.16 W", "TDP W", False),
+        ("6.37 J", "6.37 g", False),
+        ("6.37 J", "unknown", False),
+        ("1 run", "2 runs", False),
+        ("deadbeef", "a1b2c3d4", False),
+    ],
+)
+def test_a_sample_may_differ_in_its_figures_only(shown: str, printed: str, same: bool) -> None:
+    """A sample has the words of what is printed; numbers, dates and identifiers may be others."""
+    assert alike(shown, printed) is same
+
+
+def test_a_sample_names_what_is_its_machines() -> None:
+    """What the comment names may be anything; what it does not name may not."""
+    shown = "CPU modelled from AMD EPYC (2 threads)\nnote none"
+    printed = "CPU measured by RAPL, all packages (8 threads)\nnote none"
+    assert not alike(shown, printed)
+    assert alike(shown, printed, ("modelled from AMD EPYC",))
+    assert not alike(shown, printed.replace("note none", ""), ("modelled from AMD EPYC",))
+
+
+def test_samples_are_written_anew_where_they_stand() -> None:
+    """New outputs replace the old ones behind the comment, and nothing else of the page changes."""
+    page = textwrap.dedent(
+        """
+        - in a list:
+
+          <!-- sample -->
+          ```console
+          $ report \\
+          > --by day
+          1 J
+          $ true
+          $ doctor
+          2 W
+          ```
+
+        ```python
+        print(3)
+        ```
+
+        <!-- sample: AMD -->
+        ```text
+        3 of AMD
+        ```
+
+        ```python
+        print(4)
+        ```
+
+        ```text
+        4
+        ```
+        """
+    )
+    blocks = blocks_of(page)
+    assert [block.sample for block in blocks] == [(), ("AMD",), None]
+    assert [block.expected for block in blocks] == [None, "3 of AMD\n", "4\n"]
+    new = refreshed(page, blocks, [["5 J\n6 J\n", "", "7 W\n"], ["8 of Intel\n"], ["9\n"]])
+    assert new == page.replace("1 J", "5 J\n  6 J").replace("2 W", "7 W").replace(
+        "3 of AMD", "8 of Intel"
+    )
 
 
 def test_the_changelog_leads_deep_importers_to_what_is_there() -> None:
