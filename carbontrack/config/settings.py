@@ -214,7 +214,7 @@ class Settings(Value, kw_only=True):
         default=None, metadata=_read(_one_of("none", "detect"))
     )
     """None: the cloud's environment variables and DMI are read; "detect": its metadata service is
-    queried as well, over the network; "none": the machine is in no cloud, even if these say so."""
+    queried as well, over the network; "none": the machine is in no cloud, whatever these say."""
     output: tuple[str, ...] = field(default=("emissions.csv",), metadata=_read(_outputs))
     """Files (.csv, .jsonl, .db), http(s) addresses and plugins ("NAME:ADDRESS") that get each
     record; () for none."""
