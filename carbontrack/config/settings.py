@@ -306,7 +306,7 @@ class Settings(Value, kw_only=True):
     state_dir: str | None = field(default=None, metadata=_read(_folder))
     """The directory of the journal; None: the user's state directory, found when it is needed."""
     host_id: str | None = field(default=None, metadata=_read(_text))
-    """The name of this host in records; None: a salted hash that cannot be reversed."""
+    """The name of this host in records; None: a keyed hash of its machine id or name."""
     flush_on_signals: bool = field(default=False, metadata=_read(_flag))
     """Write open spans on SIGTERM and SIGHUP, before their effect; False: no handler."""
     disable: bool = field(default=False, metadata=_read(_flag))
