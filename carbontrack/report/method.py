@@ -32,7 +32,7 @@ _REGIONS = {
     "unknown": "not known, so the world average is used",
 }
 _COUNTED = {
-    "lifecycle": "life-cycle emissions of generation, with fuel supply and plants",
+    "lifecycle": "lifecycle emissions of generation, with fuel supply and plants",
     "direct": "direct emissions of power plants only",
     "marginal": "marginal emissions of power plants",
 }
@@ -56,7 +56,7 @@ NO_MARKET_BASED = "not reported, because no carbon intensity of a supply contrac
 RECORDED = "as recorded"
 GHG_PROTOCOL = (
     "GHG Protocol: this electricity is Scope 2 for the organisation that operates the machines, "
-    "and Scope 3 for one that rents them. The upstream part of a life-cycle carbon intensity and "
+    "and Scope 3 for one that rents them. The upstream part of a lifecycle carbon intensity and "
     "embodied emissions are Scope 3."
 )
 

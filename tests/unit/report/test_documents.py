@@ -92,7 +92,7 @@ def test_a_statement_holds_what_a_methods_section_needs(report):
         "Scope 2 for the organisation that operates the machines, and Scope 3 for one that rents",
         "RAPL energy counters (rapl:package-0); NVIDIA GPU counters (NVML) (nvml:GPU-1); memory",
         "| region | France (FR), given by the user |",
-        "| carbon intensity | 56 (50 to 62.5) g CO2e/kWh; life-cycle emissions of generation",
+        "| carbon intensity | 56 (50 to 62.5) g CO2e/kWh; lifecycle emissions of generation",
         f"| intensity source | {EMBER}, data of 2025 |",
     ):
         assert needed in text, needed
