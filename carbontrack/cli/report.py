@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
@@ -22,10 +23,12 @@ from carbontrack.report.documents import as_bibtex, as_boamps, as_model_card, as
 from carbontrack.report.facts import COLUMNS, Asked, Facts, facts_of
 from carbontrack.report.frame import HOW, Loaded, Summed, load
 from carbontrack.report.scale.choice import are_distinct, chosen
+from carbontrack.report.selection import EVERY_RUN, Selection, since_of
 from carbontrack.report.sources import Progress, files_of, sources_of, told_source
 from carbontrack.report.statement import as_statement
 from carbontrack.report.tables import FORMATS, Summary
 from carbontrack.report.totals import RecordSums, Total
+from carbontrack.system.clock import SystemClock
 from carbontrack.system.files import replace_file
 from carbontrack.text import visible
 from carbontrack.units import joules_from
@@ -74,6 +77,9 @@ def add_parser(subparsers: Subparsers) -> None:
     add = parser.add_argument
     files = "files of CSV, JSON lines, SQLite or Parquet, directories, postgresql://…"
     add("files", nargs="*", metavar="FILE", help=files)
+    add("--last", nargs="?", const="1", metavar="N", help="only the last N runs (1)")
+    add("--since", metavar="WHEN", help="only runs that started since then: a date or time, an age "
+        "such as 2h or 7d, or today")  # fmt: skip
     add("--by", metavar="WAY", help="name, region, day, host, job or label:KEY (name)")
     add("--format", choices=[*FORMATS, *DOCUMENTS], help="how to print it (table)")
     add("--json", action="store_true", help="the same as --format json")
@@ -88,7 +94,8 @@ def run(args: Namespace) -> int:
     """Print the table or the document, or write the page."""
     by = args.by or "name"
     form = "json" if args.json else args.format or "table"
-    sources = args.files or _own_outputs()
+    only, files = _only(args)
+    sources = files or _own_outputs()
     page = None if args.html is None else _page_path(args.html)
     extra = [*(("labels",) if by.startswith("label:") or page else ()), *(HOW if page else ())]
     document = form if form in DOCUMENTS else None
@@ -103,11 +110,11 @@ def run(args: Namespace) -> int:
     frame: Any = None
     with _progress() as progress:
         if choice.with_duckdb:
-            summary = _summary(_summed(sources, by, progress), by, named)
+            summary = _summary(_summed(sources, by, progress, only), by, named, only)
         else:
-            loaded = load(sources, extra=extra, progress=progress, with_jobs=by == "job")
+            loaded = load(sources, extra=extra, progress=progress, with_jobs=by == "job", only=only)
             frame = loaded.frame
-            summary = _summary(_counted(loaded, by), by, named)
+            summary = _summary(_counted(loaded, by), by, named, only)
     if page is not None:
         write_page(page, summary, frame, files_of(sources))
         print(f"carbontrack: wrote {visible(str(page))}", file=sys.stderr)
@@ -156,11 +163,27 @@ def _asked(args: Namespace) -> Asked:
     return Asked(args.units, args.unit_name, about)
 
 
-def _summed(sources: Sequence[str], by: str, progress: Progress | None) -> Summed:
+def _only(args: Namespace) -> tuple[Selection, list[str]]:
+    """The runs that are asked for, and the files; `--last FILE` is the last run of FILE."""
+    files = list(args.files)
+    since = None if args.since is None else since_of(args.since, SystemClock.now_utc())
+    last = args.last
+    if isinstance(last, str):
+        if not re.fullmatch(r"[+-]?\d+", last):
+            files.insert(0, last)
+            last = "1"
+        if int(last) < 1:
+            raise ConfigError(f"--last {last}: write how many of the last runs, from 1")
+        last = int(last)
+    return (EVERY_RUN if since is None and last is None else Selection(since, last)), files
+
+
+def _summed(sources: Sequence[str], by: str, progress: Progress | None, only: Selection) -> Summed:
     from carbontrack.report.scale.sums import summed  # most read small files
 
     found = sources_of(sources)
-    return summed(found, by, progress=progress, distinct=are_distinct(sources, found))
+    distinct = are_distinct(sources, found)
+    return summed(found, by, progress=progress, distinct=distinct, only=only)
 
 
 def _counted(loaded: Loaded, by: str) -> Summed:
@@ -171,10 +194,11 @@ def _counted(loaded: Loaded, by: str) -> Summed:
     return Summed(sums, len(loaded.frame), *left_out, loaded.jobs)
 
 
-def _summary(found: Summed, by: str, sources: Sequence[str]) -> Summary:
+def _summary(found: Summed, by: str, sources: Sequence[str], only: Selection) -> Summary:
     if not found.records:
         why = "" if found.reason is None else f": {found.reason}"
-        raise ConfigError(f"no records in {', '.join(sources)}{why}")
+        since = "" if only.since is None else f" since {only.since.astimezone():%Y-%m-%d %H:%M %z}"
+        raise ConfigError(f"no records{since} in {', '.join(sources)}{why}")
     return Summary(
         by=by,
         total=found.sums.totals()[0],
@@ -187,6 +211,7 @@ def _summary(found: Summed, by: str, sources: Sequence[str]) -> Summary:
         jobs=found.jobs,
         modelled_on=found.sums.modelled_on(),
         uncounted=found.sums.uncounted(),
+        only=only,
     )
 
 

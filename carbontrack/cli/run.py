@@ -26,7 +26,7 @@ from carbontrack.sinks.capabilities import FileSink, QueuedSink
 from carbontrack.sinks.factory import is_file
 from carbontrack.system.files import package_path
 from carbontrack.system.interrupts import attempt
-from carbontrack.system.log import silenced
+from carbontrack.system.log import LOSSES, silenced
 from carbontrack.text import visible
 from carbontrack.tracking.budget import Budget, BudgetGuard, Verdict
 from carbontrack.tracking.span import Span
@@ -83,8 +83,13 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: Namespace) -> int:
     """Run the command and return its exit code, or 3 where it was 0 and the budget is exceeded."""
+    if args.quiet:
+        LOSSES.is_ending = True  # what is lost is said below, and not while all is silent
     with silenced() if args.quiet or args.json else nullcontext():
-        return _run(args)
+        code = _run(args)
+    if args.quiet:
+        LOSSES.say()
+    return code
 
 
 def _checked_command(args: Namespace) -> list[str]:
@@ -206,17 +211,41 @@ def _tell(args: Namespace, measured: Measured, terminal: Terminal) -> int:
         title = terminal.bold(f"carbontrack: {summary.headline(span.record)}")
         lines = terminal.table([*found, *(("note", note) for note in notes)])
         terminal.say(f"\n{title}\n{lines}\n")
+    elif args.quiet and not args.json:
+        for text in filter(None, map(_elsewhere, settings.output, tracker.session.sinks)):
+            terminal.say(f"carbontrack: {visible(text)}\n")
     return OVER_BUDGET if end.code == 0 and verdict and verdict.outcome == "over" else end.code
 
 
 def _place(output: str, sink: Sink) -> str:
     """Where the record was written or sent: another file, if the named one is someone else's."""
-    if not is_file(output):
-        waits = isinstance(sink, QueuedSink) and sink.still_waits
-        return f"{told(output)}{', not delivered yet; carbontrack sync sends it' if waits else ''}"
     waits = isinstance(sink, QueuedSink) and sink.still_waits
-    place = str(Path(output).with_name(sink.path.name)) if isinstance(sink, FileSink) else output
-    return f"{place}{', not written yet; carbontrack recover writes it' if waits else ''}"
+    if not is_file(output):
+        return (
+            f"{told(output)}{', not delivered yet; to send it: carbontrack sync' if waits else ''}"
+        )
+    place = _written_to(output, sink)
+    return f"{place}{', not written yet; to write it: carbontrack recover' if waits else ''}"
+
+
+def _written_to(output: str, sink: Sink) -> str:
+    return str(Path(output).with_name(sink.path.name)) if isinstance(sink, FileSink) else output
+
+
+def _elsewhere(output: str, sink: Sink) -> str | None:
+    """Where the record is if not in the file that was asked for; None where it is there.
+
+    What waits for a server is sent by the next run: that is how records are delivered.
+    """
+    if not is_file(output):
+        return None
+    place = _written_to(output, sink)
+    if isinstance(sink, QueuedSink) and sink.still_waits:
+        return f"the record is not in {place} yet; to write it: carbontrack recover"
+    if place == str(Path(output)):
+        return None
+    why = f": {output} has other columns" if ".schema-" in place else ""
+    return f"the record is in {place}, not in {output}{why}"
 
 
 def _budget_watch(

@@ -231,7 +231,7 @@ def as_svg(label: Label) -> str:
         ends = format_interval(low, high, format_joules, like=best)
     state = "measured"
     if label.provisional:
-        wall = ", not the wall" if label.boundary else ""
+        wall = ", not wall power" if label.boundary else ""
         nothing = not label.measured_share and label.boundary
         state = f"PROVISIONAL: {nothing or f'not all measured{wall}'}"
     texts = [

@@ -37,9 +37,9 @@ def test_what_is_modelled_says_where_it_ends(tmp_path):
     modelled = a_record(basis="modelled", cpu_basis="modelled")
     measured = a_record(basis="measured", cpu_basis="measured")
     for shown in (modelled._repr_html_(), frame_of(tmp_path, modelled)._repr_html_()):
-        assert "processor and memory, not the wall" in shown
+        assert "CPU and memory, not wall power" in shown
     for shown in (measured._repr_html_(), frame_of(tmp_path, measured)._repr_html_()):
-        assert "not the wall" not in shown
+        assert "not wall power" not in shown
 
 
 def test_what_is_unknown_is_called_so():

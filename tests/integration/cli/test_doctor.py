@@ -130,7 +130,7 @@ def test_what_is_modelled_says_by_what_it_is_known_and_where_it_ends(
 
     text = " ".join(doctor(CARBONTRACK_PROCFS_PATH=str(tmp_path / "proc")).stdout.split())
 
-    ends = r"\d+\.\d\d W now \(\d+\.\d\d to \d+\.\d\d\), processor and memory, not the wall"
+    ends = r"\d+\.\d\d W now \(\d+\.\d\d to \d+\.\d\d\), CPU and memory, not wall power"
     assert re.search(f"together {said}: {ends}{f'; {rate}' if rate else ' '}", text), text
     assert (COUNTED in text) is (rate == COUNTED)
     narrowing = text.partition("To narrow the intervals")[2].partition("Checks")[0]
@@ -174,7 +174,7 @@ def test_what_is_measured_claims_no_rate_of_models(doctor: Doctor, tmp_path: Pat
     with used(build_powercap(tmp_path / "sys"), package_0=50.0, dram=5.0):
         text = doctor("--region", "FR").stdout
 
-    assert "not the wall" not in text
+    assert "not wall power" not in text
     assert "To narrow the intervals" not in text
 
 

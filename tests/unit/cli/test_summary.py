@@ -68,15 +68,15 @@ def test_a_summary_says_how_much_how_sure_how_known_and_where() -> None:
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({}, ", modelled: processor and memory, not the wall"),
+        ({}, ", modelled: CPU and memory, not wall power"),
         ({"gpu_kwh": 1e-3, "gpu_basis": "measured"},
-         ", modelled: processor, GPUs and memory, not the wall"),
+         ", modelled: CPU, GPU and memory, not wall power"),
         ({"cpu_basis": "assumed", "basis": "assumed"},
-         ", assumed: processor and memory, not the wall"),
+         ", assumed: CPU and memory, not wall power"),
         ({"other_kwh": 1e-4}, ""),
         ({"cpu_basis": "measured", "ram_basis": "measured", "basis": "measured"}, ""),
         ({"pue": 1.1, "ram_kwh": None, "ram_basis": None},
-         ", PUE 1.1 included, modelled: processor, not the wall"),
+         ", PUE 1.1 included, modelled: CPU, not wall power"),
     ],
 )  # fmt: skip
 def test_a_modelled_figure_says_in_the_same_breath_what_it_is_of(
@@ -109,7 +109,7 @@ def test_a_rate_is_told_only_where_it_was_counted(
     """For servers whose part is known; a record alone does not tell what its machine is."""
     seen = record(cpu_kwh=1e-3, ram_kwh=0.35e-3, **columns)
 
-    assert dict(rows(seen, hardware=hardware))["energy"].endswith(f"not the wall{rate}")
+    assert dict(rows(seen, hardware=hardware))["energy"].endswith(f"not wall power{rate}")
 
 
 @pytest.mark.parametrize(
@@ -254,5 +254,5 @@ def test_a_rate_of_models_is_not_told_of_completed_counters() -> None:
 
     found = dict(rows(record(**columns), hardware=hardware))
 
-    assert found["energy"].endswith("not the wall")
+    assert found["energy"].endswith("not wall power")
     assert "CPU modelled on AMD EPYC 7B13" in found["how"]

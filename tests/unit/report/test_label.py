@@ -123,12 +123,12 @@ def test_a_grade_without_a_measured_basis_is_provisional(tmp_path: Path):
 def test_a_label_of_modelled_energy_says_of_what_it_is(tmp_path: Path):
     """The boundary stands beside the figure in every form, and not where all is measured."""
     found = label(tmp_path, runs(0.001, cpu_basis="modelled", ram_kwh=1e-4), units=1000)
-    assert "It is the energy of processor and memory, not the wall." in as_text(found)
-    assert "PROVISIONAL: processor and memory, not the wall" in as_svg(found)
-    assert json.loads(as_json(found))["boundary"] == "processor and memory, not the wall"
+    assert "It is the energy of CPU and memory, not wall power." in as_text(found)
+    assert "PROVISIONAL: CPU and memory, not wall power" in as_svg(found)
+    assert json.loads(as_json(found))["boundary"] == "CPU and memory, not wall power"
     mixed = label(tmp_path, runs(0.9e-3), runs(1e-4, record_id="b", cpu_basis="modelled"))
-    assert "PROVISIONAL: not all measured, not the wall" in as_svg(mixed)
-    assert "not the wall" not in as_text(label(tmp_path, runs(0.001)))
+    assert "PROVISIONAL: not all measured, not wall power" in as_svg(mixed)
+    assert "not wall power" not in as_text(label(tmp_path, runs(0.001)))
 
 
 def test_an_interval_over_a_threshold_names_both_grades(tmp_path: Path):
