@@ -41,6 +41,16 @@ DOCUMENTS: dict[str, Callable[[Facts, Asked], str]] = {
     "sci": as_sci,
 }
 """The writers of documents for papers, model cards and reports to others."""
+_ABOUT = """\
+Add up records: energy, emissions and their intervals. Nothing is counted twice:
+rows that are nested in another row are left out, and runs of scope machine that
+overlap on a host count once. Intervals are combined, not added."""
+_EPILOG = """\
+examples:
+  carbontrack report --last
+  carbontrack report --since 7d --by day
+  carbontrack report runs/ --by label:model --html report.html
+"""
 _SLOW_S = 1.0
 """Reading shows its progress when it takes longer than this."""
 _ZONES = (
@@ -70,24 +80,49 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "report",
         run,
-        description="Add up records. Rows that their parent holds are left out of sums, rows of "
-        "scope machine that overlap on a host count once, and intervals are combined, not added.",
-        epilog="Example: carbontrack report runs/ --by label:model --html report.html",
+        description=_ABOUT,
+        epilog=_EPILOG,
+        usage="carbontrack report [FILE ...] [options]",
+        keep_lines=True,
     )
     add = parser.add_argument
-    files = "files of CSV, JSON lines, SQLite or Parquet, directories, postgresql://…"
+    files = "CSV, JSON lines, SQLite or Parquet files, directories of them, or postgresql://… "
+    files += "(default: what a run in this directory writes)"
     add("files", nargs="*", metavar="FILE", help=files)
-    add("--last", nargs="?", const="1", metavar="N", help="only the last N runs (1)")
-    add("--since", metavar="WHEN", help="only runs that started since then: a date or time, an age "
-        "such as 2h or 7d, or today")  # fmt: skip
-    add("--by", metavar="WAY", help="name, region, day, host, job or label:KEY (name)")
-    add("--format", choices=[*FORMATS, *DOCUMENTS], help="how to print it (table)")
+    add("--last", nargs="?", const="1", metavar="N", help="only the last run, or the last N")
+    add("--since", metavar="WHEN", help="only runs that started since a date, "
+        "a time, an age such as 2h or 7d, or today")  # fmt: skip
+    add(
+        "--by",
+        metavar="WAY",
+        help="group by name (the default), region, day, host, job or label:KEY",
+    )
+    add("--format", choices=[*FORMATS, *DOCUMENTS], metavar="FORMAT",
+        help=f"{', '.join(FORMATS)}; for papers and model cards {', '.join(DOCUMENTS)}")  # fmt: skip
     add("--json", action="store_true", help="the same as --format json")
-    add("--html", metavar="OUT", help="write a page in one file, to open in any browser")
-    add("--units", type=float, metavar="N", help="functional units delivered, for sci (calls)")
-    add("--unit-name", default="inference", metavar="NAME", help="what a unit is (inference)")
-    add("--verbose", action="store_true", help="say how the records are read, and why")
-    add("--about", metavar="FILE", help="JSON with what no record holds, for modelcard and boamps")
+    add("--html", metavar="OUT", help="write a page, in one file that any browser opens")
+    add(
+        "--units",
+        type=float,
+        metavar="N",
+        help="for sci: number of functional units (the calls of the records)",
+    )
+    add(
+        "--unit-name",
+        default="inference",
+        metavar="NAME",
+        help="for sci: name of a unit (inference)",
+    )
+    add(
+        "--verbose",
+        action="store_true",
+        help="tell whether pandas or DuckDB reads the records, and why",
+    )
+    add(
+        "--about",
+        metavar="FILE",
+        help="for modelcard and boamps: JSON with what records do not have",
+    )
 
 
 def run(args: Namespace) -> int:

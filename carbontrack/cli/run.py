@@ -38,13 +38,18 @@ CODECARBON_HOOK = "compat/codecarbon/hook"
 """The folder with the `sitecustomize` that puts us in CodeCarbon's place."""
 
 _ABOUT = """\
-Measure a command and its children. Its exit code, signals and streams pass through; a summary on
-stderr tells what it used, how that is known and how far it may be off; a record goes to
-emissions.csv, or where --output says."""
+Measure a command and every process that it starts. Its exit code, signals and
+streams pass through. A summary goes to stderr: energy, emissions, how they are
+known, and their uncertainty. The record goes to emissions.csv."""
 _CODES = """\
-exit codes: the command's own; 128+n when signal n ended it; 127 when there is no such command, 126
-when it cannot be executed; 2 for bad usage; 3 when the command's code is 0 and the budget is
-exceeded, or when --on-exceed terminate has ended the command."""
+examples:
+  carbontrack run -- python train.py
+  carbontrack run --region FR --output runs.jsonl -- make test
+  carbontrack run --budget '5 g' --on-exceed terminate -- ./simulate
+
+exit codes: that of the command; 128+n if signal n ended it; 127 if it was not
+found; 126 if it cannot be executed; 2 for wrong options; 3 if the budget is
+exceeded and the command's own code is 0, or if the budget ended the command."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -57,27 +62,45 @@ def add_parser(subparsers: Subparsers) -> None:
         description=_ABOUT,
         epilog=_CODES,
         usage="carbontrack run [options] -- COMMAND [ARGUMENT ...]",
+        keep_lines=True,
     )
     add = parser.add_argument
-    add("--name", help="what the record calls it; the script's or program's name by default")
-    add("--region", help="where the machine is, such as FR, US-CA or aws:eu-west-3")
-    add("--output", metavar="PATH|URL", help="where the record goes; 'none' for nowhere")
-    add("--scope", metavar="process|machine", help="bill the command's share, or all of it")
+    add("--name", help="name in the record; default: that of the script or program")
+    add("--region", help="where this machine is: FR, US-CA, aws:eu-west-3")
+    add("--output", metavar="PATH|URL", help="file or server for the record; 'none' for no record")
+    add(
+        "--scope",
+        metavar="process|machine",
+        help="count the command's share of the machine's energy (the default), or all of it",
+    )
     add("--budget", metavar="QUANTITY", type=_budget if checks else str,
-        help="a limit, such as '5 g' or '0.4 kWh'")  # fmt: skip
+        help="a limit on emissions or energy: '5 g', '0.4 kWh'")  # fmt: skip
     add("--on-exceed", choices=("warn", "terminate") if checks else None,
-        help="when the budget is exceeded: warn (the default), or end the command")  # fmt: skip
+        help="if the budget is exceeded, warn (the default) or end the command")  # fmt: skip
     add("--grace", metavar="SECONDS", type=_grace if checks else str,
-        help="from SIGTERM to SIGKILL, when the budget ends it; 10 by default")  # fmt: skip
+        help="time from SIGTERM to SIGKILL, if the budget ends the command (10)")  # fmt: skip
     add("--label", metavar="KEY=VALUE", type=_label if checks else str, action="append",
-        default=[], help="a label for the record; may be repeated")  # fmt: skip
-    add("--interval", metavar="SECONDS", help="time between two readings; 1 by default")
-    add("--timeline", action="store_true", default=None, help="keep power over time as well")
+        default=[], help="a label in the record; may be given several times")  # fmt: skip
+    add("--interval", metavar="SECONDS", help="sampling interval (1)")
+    add(
+        "--timeline",
+        action="store_true",
+        default=None,
+        help="also keep power over time, in a file next to the output",
+    )
     add("--as-codecarbon", action="store_true",
-        help="have `import codecarbon` mean carbontrack in the command's Pythons")  # fmt: skip
-    add("--quiet", action="store_true", help="print nothing")
-    add("--verbose", action="store_true", help="name the source of the comparison in full")
-    add("--json", action="store_true", help="print the record as one line of JSON on stderr")
+        help="let `import codecarbon` load carbontrack in all Pythons that are started")  # fmt: skip
+    add(
+        "--quiet",
+        action="store_true",
+        help="print nothing, unless the record is lost or in another file than asked for",
+    )
+    add("--verbose", action="store_true", help="add sources, and how often the interval holds")
+    add(
+        "--json",
+        action="store_true",
+        help="print the record as one line of JSON on stderr, instead of the summary",
+    )
     add("command", nargs=REMAINDER, metavar="COMMAND", help="the command and its arguments")
 
 
