@@ -89,7 +89,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="also keep power over time, in a file next to the output",
     )
     add("--as-codecarbon", action="store_true",
-        help="let `import codecarbon` load carbontrack in all Pythons that are started")  # fmt: skip
+        help="let `import codecarbon` load carbontrack in each Python it starts")  # fmt: skip
     add(
         "--quiet",
         action="store_true",

@@ -29,7 +29,7 @@ _PLACE = {
     "cloud": "from the cloud's variables",
     "metadata": "from the cloud's metadata",
     "timezone": "from the time zone",
-    "unknown": "the world average",
+    "unknown": "region unknown",
 }
 _WELL_OBSERVED = 0.99
 _SHORT = 24

@@ -580,7 +580,7 @@ def test_the_summary_says_what_was_not_delivered(run: Run) -> None:
     """A server that is down gets the record later, and by which command."""
     done = run("--region", "FR", "--output", "http://127.0.0.1:9/records?key=s3cret", "--", "true")
     assert done.returncode == 0
-    assert b"not delivered yet; carbontrack sync sends it" in b" ".join(done.stderr.split())
+    assert b"not delivered yet; to send it: carbontrack sync" in b" ".join(done.stderr.split())
     assert b"s3cret" not in done.stderr
 
 
