@@ -93,7 +93,8 @@ def _command_behind(given: Sequence[str]) -> list[str]:
 
 def _command(given: Sequence[str]) -> Callable[[], int]:
     parser, command = _parsers(given)
-    command.given = given[1 : given.index("--") if "--" in given else None]
+    if command is not parser:
+        command.given = given[1 : given.index("--") if "--" in given else None]
     args, unknown = parser.parse_known_args(given)
     if unknown:
         command.refuse(unknown)

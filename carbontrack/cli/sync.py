@@ -26,7 +26,7 @@ be read."""
 _EPILOG = """\
 examples:
   carbontrack sync
-  CARBONTRACK_HTTP_TOKEN=TOKEN carbontrack sync --url https://example.org/records
+  carbontrack sync --url https://carbon.example/records
 """
 _NOTHING = ("nothing is waiting to be sent", "nothing could be sent")
 _NO_LETTERS = ("no refused records", "nothing could be read")

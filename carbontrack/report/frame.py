@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -293,7 +293,7 @@ class _Columns:
         starts = self._joined("started_at").take(rows).view("int64")
         rows = np.sort(rows[np.argsort(starts, kind="stable")[-(self._only.last or 0) :]])
         _, shares, not_added = added_rows(self._frame(RULE_COLUMNS).take(rows))
-        return rows, shares, not_added
+        return rows, shares, replace(not_added, not_covered=0)
 
     def _jobs(self) -> Sequence[Job]:
         rows = self._frame((*RULE_COLUMNS, *JOB_COLUMNS))

@@ -190,7 +190,8 @@ def test_what_is_not_measured_stands_in_the_first_line(doctor: Doctor, tmp_path:
         found = json.loads(doctor("--json", "--region", "FR").stdout)
 
     assert text.splitlines()[0].endswith(
-        "CPU and memory modelled; nothing measured; 1 closed counter is taken to be like the others of its kind"
+        "CPU and memory modelled; nothing measured; "
+        "1 closed counter is taken to be like the others of its kind"
     )
     assert "rapl:package-1" in text.partition("Not used")[2]
     assert found["faults"] == {"zones_closed": 1}
@@ -242,7 +243,10 @@ def test_settings_that_nobody_set_wait_to_be_asked_for(doctor: Doctor) -> None:
     """One line says how; `--all` has each of them, set or not."""
     short, long = doctor("--region", "FR").stdout, doctor("--region", "FR", "--all").stdout
     assert "to see them: carbontrack doctor --all" in " ".join(short.split())
-    assert not [name for name in READERS if name != "region" and f"  {name} " in short]
+    own = short.partition("\nSettings\n")[2]
+    assert {line.split()[0] for line in own.splitlines() if line[2:3].strip()} == {
+        "region", "sysfs_path", "default",
+    }  # fmt: skip
     for name in READERS:
         assert f"\n  {name} " in long
 
