@@ -11,7 +11,7 @@ import json
 import sys
 import threading
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -69,7 +69,10 @@ def add_parser(subparsers: Subparsers) -> None:
         usage="carbontrack calibrate [METERED:WALL ...] [options]",
         keep_lines=True,
     )
-    add = parser.add_argument
+    _add_options(parser.add_argument)
+
+
+def _add_options(add: Callable[..., object]) -> None:
     add(
         "readings",
         nargs="*",

@@ -104,8 +104,8 @@ def _add_limits(add: Callable[..., object]) -> None:
     add(
         "--token-file",
         metavar="FILE",
-        help="accept only requests with one of the tokens in FILE, one a line (default: programs of "
-        "this user and of root, without a token)",
+        help="accept only requests with one of the tokens in FILE, one a line (default: programs "
+        "of this user and of root, without a token)",
     )
     add("--any-user", action="store_true", help="accept programs of all users of this machine")
     add(

@@ -97,10 +97,14 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="WAY",
         help="group by name (the default), region, day, host, job or label:KEY",
     )
-    add("--format", choices=[*FORMATS, *DOCUMENTS], metavar="FORMAT",
-        help=f"{', '.join(FORMATS)}; for papers and model cards {', '.join(DOCUMENTS)}")  # fmt: skip
+    forms = f"{', '.join(FORMATS)}; for papers and model cards: {', '.join(DOCUMENTS)}"
+    add("--format", choices=[*FORMATS, *DOCUMENTS], metavar="FORMAT", help=forms)
     add("--json", action="store_true", help="the same as --format json")
     add("--html", metavar="OUT", help="write a page, in one file that any browser opens")
+    _add_details(add)
+
+
+def _add_details(add: Callable[..., object]) -> None:
     add(
         "--units",
         type=float,

@@ -54,7 +54,6 @@ exceeded and the command's own code is 0, or if the budget ended the command."""
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add `run` and its options; under CARBONTRACK_DISABLE they take anything."""
-    checks = not is_disabled()
     parser = new_parser(
         subparsers,
         "run",
@@ -64,7 +63,13 @@ def add_parser(subparsers: Subparsers) -> None:
         usage="carbontrack run [options] -- COMMAND [ARGUMENT ...]",
         keep_lines=True,
     )
-    add = parser.add_argument
+    _add_options(parser.add_argument, checks=not is_disabled())
+    parser.add_argument(
+        "command", nargs=REMAINDER, metavar="COMMAND", help="the command and its arguments"
+    )
+
+
+def _add_options(add: Callable[..., object], *, checks: bool) -> None:
     add("--name", help="name in the record; default: that of the script or program")
     add("--region", help="where this machine is: FR, US-CA, aws:eu-west-3")
     add("--output", metavar="PATH|URL", help="file or server for the record; 'none' for no record")
@@ -101,7 +106,6 @@ def add_parser(subparsers: Subparsers) -> None:
         action="store_true",
         help="print the record as one line of JSON on stderr, instead of the summary",
     )
-    add("command", nargs=REMAINDER, metavar="COMMAND", help="the command and its arguments")
 
 
 def run(args: Namespace) -> int:
