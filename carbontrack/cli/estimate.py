@@ -23,7 +23,7 @@ from carbontrack.units import (
 )
 
 _MADE = (
-    "(not part of the emissions): the named hardware, without board, chassis, power supplies and "
+    "not part of the emissions: the named hardware, without board, chassis, power supplies and "
     "drives"
 )
 _EPILOG = """\
@@ -86,7 +86,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="carbon intensity in g CO2e/kWh, instead of --region",
     )
     add("--json", action="store_true", help="print the figures as JSON")
-    add("--verbose", action="store_true", help="add the source of the comparison")
+    add("--verbose", action="store_true", help="add sources")
 
 
 def run(args: Namespace) -> int:
@@ -135,7 +135,7 @@ def rows(found: Estimate, *, verbose: bool = False) -> list[tuple[str, str]]:
     if found.embodied_g is not None:
         made_g = (found.embodied_g, found.embodied_low_g, found.embodied_high_g)
         made = _with_interval(*made_g, format_grams, " CO2e")
-        table.append(("embodied", f"{made} {_MADE}"))
+        table.append(("embodied", f"{made}, {_MADE}"))
     if found.abiotic_kg_sb is not None:
         kg_sb = (found.abiotic_kg_sb, found.abiotic_low_kg_sb, found.abiotic_high_kg_sb)
         table.append(("metals", f"{format_antimony(*kg_sb, gap='  ')}: {AS_ANTIMONY}"))
@@ -144,7 +144,7 @@ def rows(found: Estimate, *, verbose: bool = False) -> list[tuple[str, str]]:
         ("power", f"{power} for {found.hours:g} h; PUE {found.pue:g} ({found.pue_source})")
     )
     table += [("how", sentence) for sentence in found.how]
-    return [*table, ("grid", _grid(found))]
+    return [*table, ("grid", _grid(found, verbose=verbose))]
 
 
 def _with_interval(
@@ -155,9 +155,10 @@ def _with_interval(
     return format_with_interval(best, low, high, form, of=of, gap="  ")
 
 
-def _grid(found: Estimate) -> str:
-    text = f"{found.intensity_g_per_kwh:g} g CO2e/kWh"
+def _grid(found: Estimate, *, verbose: bool) -> str:
+    text = f"{found.intensity_g_per_kwh:.4g} g CO2e/kWh"
     if found.region is None:
         return f"{text}, as given"
     year = f" in {found.intensity_year}" if found.intensity_year else ""
-    return f"{found.region}, {text}{year} ({found.intensity_source})"
+    source = f" ({found.intensity_source})" if verbose else ""
+    return f"{found.region}, {text}{year}{source}"

@@ -27,7 +27,7 @@ _BY_NAME = (
     "let the hypervisor pass on its name (QEMU: -cpu host): its design power is then looked up. "
     "On a cloud the machine type in the firmware does the same"
 )
-_REGION = "set CARBONTRACK_REGION=CODE; to find the code: carbontrack regions NAME"
+_REGION = "set CARBONTRACK_REGION=CODE (codes: carbontrack regions NAME)"
 _PLACES = {
     "argument": "as given",
     "environment": "from the environment",
@@ -274,7 +274,7 @@ def _grid(findings: Findings) -> Iterator[Row]:
         yield "intensity", "unknown"
     else:
         yield "region", f"{findings['region']}, {_place(findings)}"
-        yield "intensity", _intensity(intensity)
+        yield "intensity", _figure(intensity)
         yield "source", f"{intensity['source']}, {intensity['method'].replace('_', ' ')}"
         beyond = beyond_interval(intensity["zone"], intensity["method"])
         if beyond is not None:
@@ -284,11 +284,15 @@ def _grid(findings: Findings) -> Iterator[Row]:
     yield "tables", f"{tables} (newest year of each)"
 
 
-def _intensity(intensity: Findings) -> str:
+def _figure(intensity: Findings) -> str:
     ends = format_interval(intensity["low_g_per_kwh"], intensity["high_g_per_kwh"], ".0f")
     year = f" in {intensity['year']}" if intensity["year"] else ""
-    figure = f"{intensity['g_per_kwh']:.0f} g CO2e/kWh ({ends}){year}"
-    return f"{intensity['zone']} {figure}" if intensity["zone"] else figure
+    return f"{intensity['g_per_kwh']:.0f} g CO2e/kWh ({ends}){year}"
+
+
+def _intensity(intensity: Findings) -> str:
+    figure = _figure(intensity)
+    return f"{intensity['zone']}, {figure}" if intensity["zone"] else figure
 
 
 def _place(findings: Findings) -> str:
