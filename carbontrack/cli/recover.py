@@ -15,7 +15,12 @@ from carbontrack.sinks.journal.recovery import Recovered, opener, recover
 from carbontrack.sinks.jsonl import json_line, record_object
 from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds
 
-_NOTHING = ("no run was left behind", "no run could be recovered")
+_ABOUT = """\
+Write the records of runs that were killed, up to their last checkpoint, and
+finished records that could not be written yet, to the outputs that they were
+meant for. Running processes are left alone.
+Exit code 0: everything is written; 1: something is left in the journal."""
+_NOTHING = ("there is nothing to recover", "no run could be recovered")
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -24,17 +29,14 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "recover",
         run,
-        description="Write what killed runs had used up to their last checkpoint, to their "
-        "outputs, and the finished records that could not be written there: those of a default "
-        "output in a directory that is read-only or gone, for example, which --output saves. "
-        "Processes that still run are left alone. "
-        "Exit code 0: all is written; 1: something could not be, and stays in the journal.",
+        description=_ABOUT,
         epilog="Example: carbontrack recover --output recovered.csv",
+        keep_lines=True,
     )
     parser.add_argument(
-        "--output", metavar="FILE", help="where records go whose own output cannot be written"
+        "--output", metavar="FILE", help="write here what cannot be written to its own output"
     )
-    parser.add_argument("--json", action="store_true", help="print what was recovered as JSON")
+    parser.add_argument("--json", action="store_true", help="print the recovered records as JSON")
 
 
 def run(args: Namespace) -> int:
@@ -87,9 +89,9 @@ def _line(recovered: Recovered) -> str:
     if recovered.trouble:
         result = f"not written: {recovered.trouble}"
     elif output is None:
-        result = "it had no output"
+        result = "not written, as it had no output"
     elif recovered.output is not None and is_url(recovered.output):
-        result = f"waits for {output}; send it with: carbontrack sync"
+        result = f"waiting for {output}; to send it: carbontrack sync"
     else:
         result = f"written to {output}"
     return f"{record.name} ({used}, until {record.ended_at}): {result}"

@@ -173,11 +173,11 @@ def sentence(verdict: Verdict, measured: Measurement) -> str:
     if verdict.used is None:
         return f"no meter answered, so it is unknown whether {verdict.limit.text} is exceeded"
     shown = format_grams if verdict.limit.kind == "emissions" else format_joules
-    used = Quantity(verdict.limit.kind, verdict.used).text
-    interval = ""
+    used, interval = Quantity(verdict.limit.kind, verdict.used).text, ""
     if verdict.low is not None and verdict.high is not None:
         ends = format_interval(verdict.low, verdict.high, shown, like=verdict.used, unit=False)
-        interval = f"{ends}, "
+        used, interval = shown(verdict.used, like=max(verdict.used, verdict.high)), f"{ends}, "
+        used += " CO2e" if verdict.limit.kind == "emissions" else ""
     link = {"over": "over", "within": "within", "inconclusive": "possibly over"}
     return (
         f"used {used} ({interval}{how(measured)}), {link[verdict.outcome]} "

@@ -240,7 +240,7 @@ def test_a_sum_of_modelled_energy_says_where_it_ends(
 ) -> None:
     """What is not measured is of processor and memory; a measured sum says nothing of it."""
     path = tmp_path / "runs.csv"
-    said = "What is not measured is modelled: processor and memory, not the wall."
+    said = "What is not measured is modelled: CPU and memory, not wall power."
     for basis in ("modelled", "measured"):
         record = a_record(basis=basis, cpu_basis=basis, ram_basis=basis)
         path.write_bytes(HEADER + record_line(record.to_row()))
