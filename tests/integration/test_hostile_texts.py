@@ -23,7 +23,7 @@ from markdown_it import MarkdownIt
 import carbontrack
 from carbontrack.cli import main
 from carbontrack.cli.journals import UnreadableJournals
-from carbontrack.integrations.pytest_plugin import output as plugin
+from carbontrack.integrations.pytest_plugin import table as plugin
 from carbontrack.integrations.pytest_plugin.metrics import Measurement
 from carbontrack.integrations.pytest_plugin.results import SessionTotal, TestResult
 from carbontrack.record import Record, Sink, plain_html, record_html

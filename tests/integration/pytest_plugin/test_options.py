@@ -264,7 +264,7 @@ def test_one_file_is_not_saved_and_added_to(project: Project) -> None:
     project.file("def test_it(): burn(2)\n")
     result = project.run("--carbon-add=a.json", "--carbon-save=a.json")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*a.json cannot be written anew and added to*"])
+    result.stderr.fnmatch_lines(["*a.json cannot be both replaced and added to*"])
 
 
 def test_what_is_no_baseline_is_not_added_to(project: Project) -> None:
@@ -539,4 +539,4 @@ def test_the_step_summary_is_markdown(project: Project, monkeypatch: pytest.Monk
 
     text = page.read_text()
     assert text.startswith("# before\n### Emissions of the tests\n")
-    assert "| `test_it.py::test_more` | 3.00 J | 3.00 mg | 2.00 J | OVER |" in text
+    assert "| `test_it.py::test_more` | 3.00 J | 3.00 mg | 2.00 J | over |" in text
