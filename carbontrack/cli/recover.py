@@ -16,6 +16,11 @@ from carbontrack.sinks.jsonl import json_line, record_object
 from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds
 
 _NOTHING = ("no run was left behind", "no run could be recovered")
+_MAY_BE_LOST = (
+    "What a killed process used after the time shown is lost:",
+    "  open blocks: about checkpoint_s at most (10 s by default)",
+    "  short calls: about interval_s at most (1 s by default)",
+)
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -48,9 +53,10 @@ def run(args: Namespace) -> int:
         on_unreadable=unreadable,
         on_set_aside=unreadable.set_aside,
     )
+    is_partial = any(recovered.record.status == "recovered" for recovered in found)
     return print_result(
         list(map(_as_json, found)) if args.json else None,
-        map(_line, found),
+        [*map(_line, found), *(_MAY_BE_LOST if is_partial else ())],
         unreadable,
         nothing=_NOTHING,
         is_complete=not any(recovered.trouble for recovered in found),

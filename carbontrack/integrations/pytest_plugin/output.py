@@ -267,7 +267,7 @@ class SessionOutput:
         terminal.write_line(total.text, **(_RED if is_over else _YELLOW if unsure else {}))
         if total.verdict is not None:
             markup = {"over": _RED, "inconclusive": _YELLOW}.get(total.verdict.outcome, {})
-            terminal.write_line(f"session {total.verdict.text}", **markup)
+            terminal.write_line(f"the session is {total.verdict.text}", **markup)
         new = baseline.new_tests_note(self.results, self._options)
         if new is not None:
             terminal.write_line(new)
@@ -333,7 +333,7 @@ class SessionOutput:
         shown = table.costliest(results, self._options.top)
         notes = [f"{total.text}."]
         if total.verdict is not None:
-            notes.append(f"Session {total.verdict.text}.")
+            notes.append(f"The session is {total.verdict.text}.")
         notes += [*self._compared.lines(results), *metrics_lines(results)]
         warnings = self._no_match_warning()
         new = baseline.new_tests_note(results, self._options)

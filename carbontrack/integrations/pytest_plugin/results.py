@@ -245,14 +245,14 @@ class SessionTotal:
 
     @property
     def text(self) -> str:
-        """The sums in one line: "12 tests used 30.2 J, 3.84 mg CO2e; 1 over budget"."""
+        """The sums in one line: "12 tests used 30.2 J, 3.84 mg CO2e; 1 over the limit"."""
         joules, grams = self.measured.energy_joules, self.measured.emissions_g
         parts = [
             "an unknown energy" if joules is None else format_joules(joules),
             "unknown emissions" if grams is None else f"{format_grams(grams)} CO2e",
         ]
         text = f"{self.tests} test{'' if self.tests == 1 else 's'} used {', '.join(parts)}"
-        counts = ((self.over, "over budget"), (self.inconclusive, "inconclusive"))
+        counts = ((self.over, "over the limit"), (self.inconclusive, "inconclusive"))
         found = [f"{count} {what}" for count, what in counts if count]
         return "; ".join([text, *found])
 
