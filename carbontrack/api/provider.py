@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import sys
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import TypeVar
@@ -22,6 +21,7 @@ from carbontrack.api.assembly import (
     make_sampler,
     wall_fit,
 )
+from carbontrack.api.server_end import ServerEnd
 from carbontrack.config.environment import Environment
 from carbontrack.config.load import SettingsCache, check_outputs, key_of, settings_from
 from carbontrack.config.settings import Settings
@@ -58,12 +58,12 @@ class TrackerProvider:
         """The sessions by their ids, with the settings that each was made with. A reference wakes
         the sampler when its session goes."""
         self._closes_at_exit = self._is_exiting = self._handles_signals = False
-        self._has_looked = self.is_closed_by_server = False
         self._log = OnceLog()
         self._usable: dict[Hashable, Settings] = {}
         """Settings that were found usable, by arguments and environment."""
         self._loaded, self._propagator = SettingsCache(), Propagator()
         self.common_sinks = CommonSinks(self)
+        self.server_end = ServerEnd(self.common_sinks, self._log.say)
         remember(self)
 
     def environment(self) -> Environment:
@@ -206,7 +206,8 @@ class TrackerProvider:
                 self._closes_at_exit = LOSSES.has_speaker = True
                 atexit.register(self._close_at_exit)
             self._flush_on_signals(settings)
-            self._look_at_server(settings)
+            if not settings.flush_on_signals:
+                self.server_end.look()
             return tracker
 
     def _after_session(self) -> None:
@@ -245,20 +246,6 @@ class TrackerProvider:
         for name in ("SIGTERM", "SIGHUP"):
             if hasattr(signal, name):
                 flush_on(getattr(signal, name), self.close)
-
-    def _look_at_server(self, settings: Settings) -> None:
-        known = settings.flush_on_signals or self.is_closed_by_server or self._has_looked
-        if known or "uvicorn.server" not in sys.modules:
-            return
-        from carbontrack.api.server_end import EndOfServer, is_under_uvicorn  # few need it
-
-        if is_under_uvicorn():
-            self._has_looked = True
-            self.common_sinks.add(EndOfServer(self._advise, self.common_sinks.remove))
-
-    def _advise(self, text: str) -> None:
-        if not self.is_closed_by_server:
-            self.warn_once(text)
 
     def _close_at_exit(self) -> None:
         # Trackers made after this, by exit handlers or daemon threads, write a row for each call:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Protocol
 
-from carbontrack.record import Record
+from carbontrack.record import Record, Sink
 
 ADVICE = (
     "uvicorn ends its process on SIGTERM without Python's exit hooks: calls of the last second are "
@@ -20,35 +21,55 @@ ADVICE = (
 )
 
 
-def is_under_uvicorn() -> bool:
-    """Whether uvicorn handles SIGTERM in this process."""
-    if "uvicorn.server" not in sys.modules:
-        return False
-    import signal  # its enumerations take a while to make; a server has them
+class Sinks(Protocol):
+    """Where a sink is added for the records of all trackers."""
 
-    owner = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    return type(owner).__module__.partition(".")[0] == "uvicorn"
+    def add(self, sink: Sink) -> None:
+        """Add it."""
+        ...
+
+    def remove(self, sink: Sink) -> None:
+        """Take it away."""
+        ...
 
 
-class EndOfServer:
+class ServerEnd:
     """A sink that looks at rows until one is the sum of several calls, and then gives the advice.
 
+    Rows of single calls and of blocks are written when these end: nothing of them waits.
+
+    Attributes:
+        is_handled: the application's shutdown writes the rows.
+
     Args:
-        tell: logs a text, once in the process.
-        done: called when there is nothing more to look at.
+        sinks: where it adds itself while there may be something to tell.
+        tell: logs a text.
     """
 
-    def __init__(self, tell: Callable[[str], None], done: Callable[[EndOfServer], None]) -> None:
+    def __init__(self, sinks: Sinks, tell: Callable[[str], object]) -> None:
+        self.is_handled = False
+        self._has_looked = False
+        self._sinks = sinks
         self._tell = tell
-        self._done = done
-        self._is_needed = True
+
+    def look(self) -> None:
+        """Add itself if uvicorn handles SIGTERM in this process; to be called for each tracker."""
+        if self._has_looked or self.is_handled or "uvicorn.server" not in sys.modules:
+            return
+        import signal  # its enumerations take a while to make; a server has them
+
+        owner = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+        if type(owner).__module__.partition(".")[0] == "uvicorn":
+            self._has_looked = True
+            self._sinks.add(self)
 
     def write(self, record: Record) -> None:
-        """Rows of single calls and blocks are written when these end: nothing of them waits."""
-        if self._is_needed and (record.calls or 0) > 1:
-            self._is_needed = False
+        """Look at a row."""
+        if self.is_handled:
+            self._sinks.remove(self)
+        elif (record.calls or 0) > 1:
+            self._sinks.remove(self)
             self._tell(ADVICE)
-            self._done(self)
 
     def close(self) -> None:
         """Nothing is open."""

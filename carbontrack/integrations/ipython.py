@@ -10,11 +10,11 @@ from typing import Any
 from IPython.core.error import UsageError
 from IPython.display import display
 
+from carbontrack.api.cell_error import show_own_frames
 from carbontrack.api.cell_output import summary
 from carbontrack.api.track import Track, track
 from carbontrack.config.environment import is_disabled
 from carbontrack.errors import CarbontrackError
-from carbontrack.integrations.cell_error import show_own_frames
 from carbontrack.text import visible
 
 
