@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from carbontrack.integrations.pytest_plugin.baseline import save
+from carbontrack.integrations.pytest_plugin.baseline import Occasion, save
 from carbontrack.integrations.pytest_plugin.options import Options
 from tests.support.budget_project import Project
 
@@ -186,7 +186,7 @@ def test_an_ini_key_and_a_variable_are_heard_alone(
     project: Project, monkeypatch: pytest.MonkeyPatch, place: str, name: str, value: str
 ) -> None:
     """Each starts the plugin, and reaches it as the option of the same name does."""
-    save(project.path / "base.json", [], "")
+    save(project.path / "base.json", [], Occasion(""))
     give(project, monkeypatch, place, name, value)
     config = project.pytester.parseconfigure("-p", "no:cacheprovider", "-p", "no:asyncio")
     plugin = config.pluginmanager.get_plugin("carbontrack-budgets")
@@ -505,7 +505,7 @@ def test_a_narrow_terminal_is_not_overrun(
     project.file(f"def {name}(): burn(1)\n")
     result = project.run("--carbon")
 
-    table = [line for line in result.stdout.lines if line.startswith("1.00 mg")]
+    table = [line for line in result.stdout.lines if line.startswith("1.00 J")]
     assert len(table) == 1
     assert len(table[0]) <= 40
     assert table[0].endswith("name")

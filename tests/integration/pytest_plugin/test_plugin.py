@@ -184,7 +184,7 @@ def test_module_wins(): burn(5)
         ("5", "is not a quantity"),
         ('"-1 J"', "zero or more"),
         ('emissions="5 J"', "is a quantity of energy"),
-        ('"5 J", energy="6 J"', "two limits of energy"),
+        ('"5 J", energy="6 J"', "two values of energy"),
         ('"5 J", repeats=3', "did you mean 'repeat'"),
         ('"5 J", repeat=0', "whole number"),
         ('"5 J", scope="none"', "neither 'call' nor 'all'"),

@@ -300,7 +300,7 @@ def test_rows_that_were_diverted_are_in_the_default_report(
     assert main(["report", "--json"]) == 0
 
     groups = json.loads(capsys.readouterr().out)["groups"]
-    assert sorted(group["name"] for group in groups) == ["elsewhere", "ours", "train"]
+    assert sorted(group["key"] for group in groups) == ["elsewhere", "ours", "train"]
     assert (tmp_path / "emissions.csv").read_text() == _CODECARBON
 
 
