@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import TypeVar
@@ -21,7 +22,6 @@ from carbontrack.api.assembly import (
     make_sampler,
     wall_fit,
 )
-from carbontrack.api.server_end import ServerEnd
 from carbontrack.config.environment import Environment
 from carbontrack.config.load import SettingsCache, check_outputs, key_of, settings_from
 from carbontrack.config.settings import Settings
@@ -63,7 +63,7 @@ class TrackerProvider:
         """Settings that were found usable, by arguments and environment."""
         self._loaded, self._propagator = SettingsCache(), Propagator()
         self.common_sinks = CommonSinks(self)
-        self.server_end = ServerEnd(self.common_sinks, self._log.say)
+        self.is_closed_by_server = False
         remember(self)
 
     def environment(self) -> Environment:
@@ -206,8 +206,10 @@ class TrackerProvider:
                 self._closes_at_exit = LOSSES.has_speaker = True
                 atexit.register(self._close_at_exit)
             self._flush_on_signals(settings)
-            if not settings.flush_on_signals:
-                self.server_end.look()
+            if "uvicorn.server" in sys.modules and not settings.flush_on_signals:
+                from carbontrack.api.server_end import look_at_uvicorn  # loaded only under it
+
+                look_at_uvicorn(self)
             return tracker
 
     def _after_session(self) -> None:

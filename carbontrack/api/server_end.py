@@ -7,11 +7,9 @@ left in the journal, and those since the last tick are lost.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
-from carbontrack.record import Record, Sink
+from carbontrack.record import Record
 
 ADVICE = (
     "uvicorn ends its process on SIGTERM without Python's exit hooks: calls of the last second are "
@@ -21,55 +19,44 @@ ADVICE = (
 )
 
 
-class Sinks(Protocol):
-    """Where a sink is added for the records of all trackers."""
+class Provider(Protocol):
+    """The part of a tracker provider that is used."""
 
-    def add(self, sink: Sink) -> None:
-        """Add it."""
+    common_sinks: Any
+    is_closed_by_server: bool
+    """Whether the application's shutdown writes the rows."""
+
+    def warn_once(self, message: str) -> None:
+        """Log a warning, once in this process."""
         ...
 
-    def remove(self, sink: Sink) -> None:
-        """Take it away."""
-        ...
+
+def look_at_uvicorn(provider: Provider) -> None:
+    """Have the rows looked at if uvicorn handles SIGTERM in this process."""
+    import signal  # its enumerations take a while to make; a server has them
+
+    owner = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    is_looked_at = any(isinstance(sink, ServerEnd) for sink in provider.common_sinks.sinks)
+    if not is_looked_at and type(owner).__module__.partition(".")[0] == "uvicorn":
+        provider.common_sinks.add(ServerEnd(provider))
 
 
 class ServerEnd:
     """A sink that looks at rows until one is the sum of several calls, and then gives the advice.
 
     Rows of single calls and of blocks are written when these end: nothing of them waits.
-
-    Attributes:
-        is_handled: the application's shutdown writes the rows.
-
-    Args:
-        sinks: where it adds itself while there may be something to tell.
-        tell: logs a text.
     """
 
-    def __init__(self, sinks: Sinks, tell: Callable[[str], object]) -> None:
-        self.is_handled = False
-        self._has_looked = False
-        self._sinks = sinks
-        self._tell = tell
-
-    def look(self) -> None:
-        """Add itself if uvicorn handles SIGTERM in this process; to be called for each tracker."""
-        if self._has_looked or self.is_handled or "uvicorn.server" not in sys.modules:
-            return
-        import signal  # its enumerations take a while to make; a server has them
-
-        owner = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-        if type(owner).__module__.partition(".")[0] == "uvicorn":
-            self._has_looked = True
-            self._sinks.add(self)
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
 
     def write(self, record: Record) -> None:
         """Look at a row."""
-        if self.is_handled:
-            self._sinks.remove(self)
-        elif (record.calls or 0) > 1:
-            self._sinks.remove(self)
-            self._tell(ADVICE)
+        provider = self._provider
+        if provider.is_closed_by_server or (record.calls or 0) > 1:
+            provider.common_sinks.remove(self)
+            if not provider.is_closed_by_server:
+                provider.warn_once(ADVICE)
 
     def close(self) -> None:
         """Nothing is open."""
