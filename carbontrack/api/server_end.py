@@ -19,7 +19,7 @@ ADVICE = (
 )
 
 
-class Provider(Protocol):
+class TrackersOfServer(Protocol):
     """The part of a tracker provider that is used."""
 
     common_sinks: Any
@@ -31,7 +31,7 @@ class Provider(Protocol):
         ...
 
 
-def look_at_uvicorn(provider: Provider) -> None:
+def look_at_uvicorn(provider: TrackersOfServer) -> None:
     """Have the rows looked at if uvicorn handles SIGTERM in this process."""
     import signal  # its enumerations take a while to make; a server has them
 
@@ -47,7 +47,7 @@ class ServerEnd:
     Rows of single calls and of blocks are written when these end: nothing of them waits.
     """
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: TrackersOfServer) -> None:
         self._provider = provider
 
     def write(self, record: Record) -> None:

@@ -23,7 +23,8 @@ from markdown_it import MarkdownIt
 import carbontrack
 from carbontrack.cli import main
 from carbontrack.cli.journals import UnreadableJournals
-from carbontrack.integrations.pytest_plugin import table as plugin
+from carbontrack.integrations.pytest_plugin import output as plugin
+from carbontrack.integrations.pytest_plugin import table as plugin_table
 from carbontrack.integrations.pytest_plugin.metrics import Measurement
 from carbontrack.integrations.pytest_plugin.results import SessionTotal, TestResult
 from carbontrack.record import Record, Sink, plain_html, record_html
@@ -799,10 +800,10 @@ def test_what_the_pytest_plugin_writes(text: str, folder: Path) -> None:
     total = SessionTotal.of(results, None)
 
     for width in (40, 60, 80, 200):
-        for line in plugin.lines(results, width=width):
+        for line in plugin_table.lines(results, width=width):
             assert_visible(line)
-    assert all("\n" not in line for line in plugin.lines(results, width=1000))
-    page = plugin.markdown(results, title="Emissions of the tests", notes=[])
+    assert all("\n" not in line for line in plugin_table.lines(results, width=1000))
+    page = plugin_table.markdown(results, title="Emissions of the tests", notes=[])
     rows, _ = markdown_table(page)
     assert [len(row) for row in rows] == [6] * 3
     assert rows[1][0] == f"test_it.py::test_{SHOWN[text]}"
