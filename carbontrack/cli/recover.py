@@ -21,6 +21,11 @@ finished records that could not be written yet, to the outputs that they were
 meant for. Running processes are left alone.
 Exit code 0: everything is written; 1: something is left in the journal."""
 _NOTHING = ("there is nothing to recover", "no run could be recovered")
+_MAY_BE_LOST = (
+    "What a killed process used after the time shown is lost:",
+    "  open blocks: about checkpoint_s at most (10 s by default)",
+    "  short calls: about interval_s at most (1 s by default)",
+)
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -50,9 +55,10 @@ def run(args: Namespace) -> int:
         on_unreadable=unreadable,
         on_set_aside=unreadable.set_aside,
     )
+    is_partial = any(recovered.record.status == "recovered" for recovered in found)
     return print_result(
         list(map(_as_json, found)) if args.json else None,
-        map(_line, found),
+        [*map(_line, found), *(_MAY_BE_LOST if is_partial else ())],
         unreadable,
         nothing=_NOTHING,
         is_complete=not any(recovered.trouble for recovered in found),

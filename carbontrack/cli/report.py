@@ -22,6 +22,7 @@ from carbontrack.impact.equivalents import compare
 from carbontrack.report.bibtex import as_bibtex
 from carbontrack.report.documents import as_boamps, as_model_card, as_sci
 from carbontrack.report.facts import COLUMNS, Asked, Facts, facts_of
+from carbontrack.report.foreign import codecarbon_note, no_records_reason
 from carbontrack.report.frame import HOW, Loaded, Summed, load
 from carbontrack.report.latex import as_latex, as_latex_statement
 from carbontrack.report.method import check_embodied_g
@@ -174,6 +175,8 @@ def run(args: Namespace) -> int:
         facts = None if document is None else facts_of(summary, frame)
         text = FORMATS[form](summary) if facts is None else DOCUMENTS[form](facts, asked)
         Terminal(sys.stdout).say(_on_screen(text) if form == "csv" else text)
+    if (note := codecarbon_note(files_of(sources))) is not None:
+        print(f"carbontrack: {visible(note)}", file=sys.stderr)
     return 0
 
 
@@ -254,6 +257,8 @@ def _counted(loaded: Loaded, by: str) -> Summed:
 
 def _summary(found: Summed, by: str, sources: Sequence[str], only: Selection) -> Summary:
     if not found.records:
+        if (reason := no_records_reason(map(Path, sources))) is not None:
+            raise ConfigError(f"no records: {reason}")
         why = "" if found.reason is None else f": {found.reason}"
         since = "" if only.since is None else f" since {only.since.astimezone():%Y-%m-%d %H:%M %z}"
         raise ConfigError(f"no records{since} in {', '.join(sources)}{why}")
@@ -277,15 +282,21 @@ def _own_outputs() -> list[str]:
     """The files that a run in this directory would write to."""
     outputs = load_settings({}, writes=False).output
     named = [Path(path) for path in outputs if "://" not in path]
-    # a file with other columns, of CodeCarbon for example, is left as it is, and ours is beside it
-    files = [str(file) for path in named for file in (path, *_beside(path)) if file.exists()]
+    files = [str(file) for path in named for file in (path, *_diverted(path)) if file.exists()]
     if not files:
         raise ConfigError("there is no emissions.csv here; name the files to report on")
     return files
 
 
-def _beside(path: Path) -> list[Path]:
-    return sorted(path.parent.glob(f"{escape(path.stem)}.schema-*{escape(path.suffix)}"))
+def _diverted(path: Path) -> list[Path]:
+    """The files next to an output that rows go to where they cannot go to it.
+
+    A file with other columns, such as CodeCarbon's, is left as it is; on a network file system each
+    machine has a file.
+    """
+    stem, suffix = escape(path.stem), escape(path.suffix)
+    return sorted({*path.parent.glob(f"{stem}.schema-*{suffix}"),
+                   *path.parent.glob(f"{stem}.boot-*{suffix}")})  # fmt: skip
 
 
 def _page_path(text: str) -> Path:

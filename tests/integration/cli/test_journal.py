@@ -195,6 +195,28 @@ def test_recover_writes_and_tells(tmp_path: Path) -> None:
     assert again.stdout == "there is nothing to recover\n"
 
 
+def test_recover_tells_what_may_be_lost(tmp_path: Path) -> None:
+    """After a kill, with the settings that bound it; not of records that were finished."""
+    place = tmp_path / "runs.csv"
+    journal = Journal(tmp_path)
+    journal.checkpoint(a_record(), [str(place)])
+    journal.close()
+    killed = carbontrack(tmp_path, "recover")
+    journal = Journal(tmp_path)
+    journal.enqueue(a_record(1), str(place))
+    journal.close()
+    finished = carbontrack(tmp_path, "recover")
+
+    lost = "What a killed process used after the time shown is lost:"
+    assert killed.stdout.splitlines()[1:] == [
+        lost,
+        "  open blocks: about checkpoint_s at most (10 s by default)",
+        "  short calls: about interval_s at most (1 s by default)",
+    ]
+    assert f"written to {place}" in finished.stdout
+    assert lost not in finished.stdout
+
+
 def test_recover_as_json(tmp_path: Path) -> None:
     """The records are printed whole, with where they went and what went wrong."""
     journal = Journal(tmp_path)
