@@ -16,9 +16,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 SCRIPT = DOCS / "gallery_pictures.py"
-README_PICTURE = DOCS / "gallery" / "readme.png"  # tests/test_readme.py draws it
 MOST_BYTES = 1_500_000
 _PICTURE = re.compile(r"!\[([^\]]*)\]\((?!https?://)([^)\s]+)\)")
+README_PICTURE = DOCS / "gallery" / "readme.png"  # tests/test_readme.py draws it
 
 
 @pytest.fixture(scope="module")
