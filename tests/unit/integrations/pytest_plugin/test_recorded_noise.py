@@ -100,6 +100,7 @@ def lower_ends(name: str, load: str, processes: int, factor: float) -> list[floa
 CASES = [("loaded", 10), ("loaded", 20), ("quiet", 20)]
 
 
+@pytest.mark.slow  # all of them together
 @pytest.mark.parametrize(("load", "processes"), CASES)
 @pytest.mark.parametrize("name", TESTS)
 def test_a_regression_of_20_percent_is_found(name: str, load: str, processes: int) -> None:
@@ -108,6 +109,7 @@ def test_a_regression_of_20_percent_is_found(name: str, load: str, processes: in
     assert sum(low > THRESHOLD for low in lows) >= 0.99 * DRAWS
 
 
+@pytest.mark.slow  # all of them together
 @pytest.mark.parametrize(("load", "processes"), CASES)
 @pytest.mark.parametrize("name", TESTS)
 def test_where_nothing_changed_nothing_fails(name: str, load: str, processes: int) -> None:
