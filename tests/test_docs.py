@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 import sys
 import textwrap
-from dataclasses import asdict
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -22,19 +19,21 @@ from carbontrack.meters import perf as perf_events
 from carbontrack.meters import rapl as powercap
 from carbontrack.record import COLUMNS
 from tests.support.doc_blocks import RUN, blocks_of, matches, needs_of, steps_of
+from tests.support.doc_links import (
+    Link,
+    anchors_of,
+    forge_slug_of,
+    links_of,
+    slug_of,
+    trouble_with,
+)
+from tests.support.doc_pages import PAGES, ROOT, name_of, run_steps
+from tests.support.doc_samples import alike
 from tests.support.fault_codes import written_codes
 from tests.support.frameworks import require
+from tests.support.refresh_samples import refreshed
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-DRIVER = Path(__file__).parent / "support" / "doc_driver.py"
-_LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
-
-
-def name_of(page: Path) -> str:
-    """The page as people call it."""
-    return page.relative_to(ROOT).as_posix()
 
 
 def marks_of(page: Path) -> list[pytest.MarkDecorator]:
@@ -46,28 +45,6 @@ def marks_of(page: Path) -> list[pytest.MarkDecorator]:
     if needs_of(page.read_text(encoding="utf-8")):
         marks.append(pytest.mark.framework)
     return marks
-
-
-@pytest.fixture
-def environ(tmp_path: Path) -> dict[str, str]:
-    """A home without settings, and a shell that finds this very Python and this very package."""
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "home").mkdir()
-    # where carbontrack is run from its folder, uninstalled, pytest has to be told of the plugin
-    ours = "carbontrack.integrations.pytest_plugin"
-    known = any(point.value == ours for point in entry_points(group="pytest11"))
-    plugin = "" if known else f"-p {ours}"
-    modules = {"python": "", "carbontrack": "-m carbontrack", "pytest": f"-m pytest {plugin}"}
-    for name, module in modules.items():
-        program = tmp_path / "bin" / name
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
-        program.chmod(0o755)
-    return {
-        "PATH": f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}",
-        "HOME": f"{tmp_path}/home",
-        "LANG": "C.UTF-8",
-        "PYTHONPATH": str(ROOT),
-    }
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the shell blocks are for a POSIX shell")
@@ -82,36 +59,21 @@ def environ(tmp_path: Path) -> dict[str, str]:
         for page in PAGES
     ],
 )
-def test_code_runs_and_prints_what_the_page_shows(
-    page: Path, tmp_path: Path, environ: dict[str, str]
-) -> None:
+def test_code_runs_and_prints_what_the_page_shows(page: Path, tmp_path: Path) -> None:
     """Every code block of a page that is not excused runs, and prints what the page shows."""
     text = page.read_text(encoding="utf-8")
     steps = steps_of(blocks_of(text))
     if not steps:
         return
     require(needs_of(text))
-    folder = tmp_path / "work"
-    folder.mkdir()
-    done = subprocess.run(
-        [sys.executable, str(DRIVER)],
-        input=json.dumps([asdict(step) for step in steps]),
-        cwd=folder,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    for step, result in zip(steps, json.loads(done.stdout), strict=False):
+    results = run_steps(steps, tmp_path)
+    for step, result in zip(steps, results, strict=False):
         where = f"{name_of(page)}, line {step.line}:\n{step.text}"
         assert result["failure"] is None, f"{where}\n{result['failure']}"
-        if step.expected is not None:
-            assert matches(step.expected, result["printed"]), (
-                f"{where}\nthe page shows\n{step.expected}\nand it printed\n{result['printed']}"
-            )
-    assert len(json.loads(done.stdout)) == len(steps)
+        assert step.shows(result["printed"]), (
+            f"{where}\nthe page shows\n{step.expected}\nand it printed\n{result['printed']}"
+        )
+    assert len(results) == len(steps)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -125,16 +87,128 @@ def test_excuses_have_reasons(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
-    """Every relative link of a page names a file that exists."""
-    for target in _LINK.findall(page.read_text(encoding="utf-8")):
-        assert (page.parent / target).exists(), f"{name_of(page)} links to {target}"
+    """Every relative link of a page names a file that exists, and a heading that is in it."""
+    links = {link for link in links_of(page.read_text(encoding="utf-8")) if not link.is_external}
+    broken = [(*link, why) for link in links if (why := trouble_with(link, page))]
+    assert broken == [], name_of(page)
+
+
+def test_headings_that_are_linked_to_have_one_anchor_everywhere() -> None:
+    """The site and forges make anchors by different rules; linked headings agree in both."""
+    wanted = {
+        ((page.parent / link.target).resolve() if link.target else page, link.anchor)
+        for page in PAGES
+        for link in links_of(page.read_text(encoding="utf-8"))
+        if link.anchor and not link.is_external
+    }
+    differ = [
+        f"{name_of(page)}#{slug_of(heading)}: {heading}"
+        for page in PAGES
+        for heading in re.findall(r"^#+ +(.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        if (page, slug_of(heading)) in wanted and slug_of(heading) != forge_slug_of(heading)
+    ]
+    assert differ == []
+
+
+def test_links_and_anchors_are_found() -> None:
+    """What the checks of links rest on: it would be no use if they found none."""
+    page = textwrap.dedent(
+        """
+        # A title: with `code`
+
+        [one](a.md#b), [`two`](c.md), ![a picture](d.png "its title") and `[no](link)`.
+        <img src="e.svg"> [out](https://example.org/#x) [up](#a-title-with-code) [`[4]`](f.md)
+
+        ```python
+        x = "[no](link.md)"  # not a link
+        ```
+
+        ## Same
+        ## Same
+        ## Other { #mine }
+
+        ::: carbontrack.track
+        """
+    )
+    assert set(links_of(page)) == {
+        Link("a.md", "b"),
+        Link("c.md", ""),
+        Link("d.png", ""),
+        Link("e.svg", ""),
+        Link("f.md", ""),
+        Link("", "a-title-with-code"),
+        Link("https://example.org/", "x"),
+    }
+    assert anchors_of(page) == {
+        "a-title-with-code",
+        "same",
+        "same_1",
+        "mine",
+        "carbontrack.track",
+    }
+
+
+def test_a_link_to_nowhere_is_noticed(tmp_path: Path) -> None:
+    """A missing file and a missing heading are told apart from good ones."""
+    page = tmp_path / "page.md"
+    page.write_text("# Here\n")
+    assert trouble_with(Link("page.md", "here"), page) is None
+    assert trouble_with(Link("", "here"), page) is None
+    assert trouble_with(Link("page.md", "there"), page) == "no heading #there"
+    assert trouble_with(Link("other.md", ""), page) == "no such file"
+
+
+def test_the_list_of_external_links_has_those_of_a_page() -> None:
+    """The script lists an address that a page links to, and nothing within the project."""
+    script = DOCS / "tools" / "external_links.py"
+    command = [sys.executable, str(script), "--urls"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    listed = done.stdout.splitlines()
+    assert "https://github.com/advisories/GHSA-jq35-85cj-fj4p" in listed
+    assert [line for line in listed if not re.match(r"(https?://|mailto:)", line)] == []
 
 
 def test_every_public_name_has_its_place_in_the_reference() -> None:
     """The reference shows what `carbontrack.__all__` lists, each name once and nothing else."""
-    text = (DOCS / "reference" / "api.md").read_text(encoding="utf-8")
-    shown = re.findall(r"^::: carbontrack\.(\w+)$", text, re.MULTILINE)
-    assert sorted(shown) == sorted(carbontrack.__all__)
+    pages = sorted((DOCS / "reference").glob("api*.md"))
+    texts = {page.name: page.read_text(encoding="utf-8") for page in pages}
+    shown = {
+        name: f"{page}#carbontrack.{name}"
+        for page, text in texts.items()
+        for name in re.findall(r"^::: carbontrack\.(\w+)$", text, re.MULTILINE)
+    }
+    everywhere = re.findall(r"^::: carbontrack\.(\w+)$", "\n".join(texts.values()), re.MULTILINE)
+    assert sorted(everywhere) == sorted(carbontrack.__all__)
+    overview = texts.pop("api.md")
+    places = [*shown.values(), *texts]
+    assert [place for place in places if f"]({place})" not in overview] == []
+
+
+def test_the_install_page_names_every_extra() -> None:
+    """Those for users, each once; not those for work on the package itself."""
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    table = pyproject.partition("[project.optional-dependencies]\n")[2].partition("\n[")[0]
+    extras = set(re.findall(r"^([a-z]+) = \[", table, re.MULTILINE))
+    for_work = {"test", "frameworks", "docs", "dev", "all", "examples"}
+    text = (DOCS / "how-to" / "install.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Extras\n")[2].partition("\n## ")[0]
+    cells = [row.rpartition(" | ")[2] for row in re.findall(r"^\| (.+) \|$", section, re.MULTILINE)]
+    named = [name for cell in cells for name in re.findall(r"`([a-z]+)`", cell)]
+    assert sorted(named) == sorted(extras - for_work)
+
+
+def test_what_the_package_claims_of_platforms_is_on_their_page() -> None:
+    """The classifiers name no system and no Python that the page does not call shown."""
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    text = (DOCS / "explanation" / "platforms.md").read_text(encoding="utf-8")
+    shown = {
+        version
+        for row in re.findall(r"^\| Linux on x86-64, Python ([^|]+)\|", text, re.MULTILINE)
+        for version in re.findall(r"3\.\d+", row)
+    }
+    claimed = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', pyproject)
+    assert set(claimed) == shown
+    assert re.findall(r'"Operating System :: ([^"]+)"', pyproject) == ["POSIX :: Linux"]
 
 
 def test_the_record_page_explains_every_column_in_order() -> None:
@@ -300,6 +374,81 @@ def test_an_ellipsis_stands_for_anything_and_nothing_else_does(
 ) -> None:
     """`…` matches any text; every other character only itself, spaces and line breaks alike."""
     assert matches(expected, printed) is same
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        ("energy 6.37 J (2.77 to 14.5 J), 99%", "energy 12 mJ (0.5 to 14 mJ), 100 %", True),
+        ("took 3 min 5 s, 1,200 rows", "took 0.4 s, 7 rows", True),
+        (
+            "host ea5edfb01d7f251a at 2026-11-29T02:45:16.56Z",
+            "host 0a1b2c3d4e5f at 2027-01-02",
+            True,
+        ),
+        ("name  energy\n----  ------", "name    energy\n------  --------", True),
+        ("TDP 4.16 W", "TDP W", False),
+        ("6.37 J", "6.37 g", False),
+        ("6.37 J", "unknown", False),
+        ("1 run", "2 runs", False),
+        ("deadbeef", "a1b2c3d4", False),
+    ],
+)
+def test_a_sample_may_differ_in_its_figures_only(shown: str, printed: str, same: bool) -> None:
+    """A sample has the words of what is printed; numbers, dates and identifiers may be others."""
+    assert alike(shown, printed) is same
+
+
+def test_a_sample_names_what_is_its_machines() -> None:
+    """What the comment names may be anything; what it does not name may not."""
+    shown = "CPU modelled from AMD EPYC (2 threads)\nnote none"
+    printed = "CPU measured by RAPL, all packages (8 threads)\nnote none"
+    assert not alike(shown, printed)
+    assert alike(shown, printed, ("modelled from AMD EPYC",))
+    assert not alike(shown, printed.replace("note none", ""), ("modelled from AMD EPYC",))
+
+
+def test_samples_are_written_anew_where_they_stand() -> None:
+    """New outputs replace the old ones behind the comment, and nothing else of the page changes."""
+    page = textwrap.dedent(
+        """
+        - in a list:
+
+          <!-- sample -->
+          ```console
+          $ report \\
+          > --by day
+          1 J
+          $ true
+          $ doctor
+          2 W
+          ```
+
+        ```python
+        print(3)
+        ```
+
+        <!-- sample: AMD -->
+        ```text
+        3 of AMD
+        ```
+
+        ```python
+        print(4)
+        ```
+
+        ```text
+        4
+        ```
+        """
+    )
+    blocks = blocks_of(page)
+    assert [block.sample for block in blocks] == [(), ("AMD",), None]
+    assert [block.expected for block in blocks] == [None, "3 of AMD\n", "4\n"]
+    new = refreshed(page, blocks, [["5 J\n6 J\n", "", "7 W\n"], ["8 of Intel\n"], ["9\n"]])
+    assert new == page.replace("1 J", "5 J\n  6 J").replace("2 W", "7 W").replace(
+        "3 of AMD", "8 of Intel"
+    )
 
 
 def test_the_changelog_leads_deep_importers_to_what_is_there() -> None:

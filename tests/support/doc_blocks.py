@@ -6,9 +6,13 @@
     ```bash                    run by the shell
     ```any title="train.py"    written to that file, not run
 
-In an output `…` stands for anything. A block inside an HTML comment is run and not shown. A block
+In an output `…` matches anything. A block inside an HTML comment is run and not shown. A block
 after `<!-- not run: reason -->` is neither run nor checked. A page that begins with
 `<!-- needs: transformers torch -->` is run where these modules are installed.
+
+An output after `<!-- sample -->` is a real one, whose numbers, dates and identifiers differ from
+run to run (tests.support.doc_samples); `<!-- sample: AMD EPYC; modelled -->` names texts in it that
+differ from machine to machine. `python -m tests.support.refresh_samples` writes them anew.
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ import textwrap
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tests.support.doc_samples import alike
+
 RUN = ("python", "console", "bash", "sh")
 _FENCE = re.compile(
     r"^(?P<margin> *)(?P<fence>```+)(?P<language>[\w.+-]*)(?P<rest>[^\n]*)\n"
@@ -26,6 +32,7 @@ _FENCE = re.compile(
 )
 _TITLE = re.compile(r'title="([^"]+)"')
 _NEEDS = re.compile(r"\A<!-- needs:((?: [\w.]+)+) -->\n")
+_SAMPLE = re.compile(r"<!-- sample(?::(?P<free>(?:(?!-->).)*))? -->\s*\Z", re.DOTALL)
 _EXCUSE = re.compile(r"<!-- not run:(?P<reason>(?:(?!-->).)*)-->\s*\Z", re.DOTALL)
 
 
@@ -37,6 +44,9 @@ class Block:
         line: where it begins, counted from 1.
         expected: what it prints; None where the page does not show it.
         excuse: why it is not run; None where it is.
+        sample: the texts that differ from machine to machine, if its output is a sample.
+        output_at: where in the page the text begins and ends that holds the output.
+        margin: what each of its lines begins with.
     """
 
     line: int
@@ -45,6 +55,9 @@ class Block:
     title: str | None = None
     expected: str | None = None
     excuse: str | None = None
+    sample: tuple[str, ...] | None = None
+    output_at: tuple[int, int] = (0, 0)
+    margin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +69,15 @@ class Step:
     text: str
     expected: str | None = None
     path: str | None = None
+    sample: tuple[str, ...] | None = None
+
+    def shows(self, printed: str) -> bool:
+        """Whether the page shows what was printed, as far as it shows anything."""
+        if self.expected is None:
+            return True
+        if self.sample is None:
+            return matches(self.expected, printed)
+        return alike(self.expected, printed, self.sample)
 
 
 def blocks_of(page: str) -> list[Block]:
@@ -64,21 +86,37 @@ def blocks_of(page: str) -> list[Block]:
     last_end = 0
     for match in _FENCE.finditer(page):
         title = _TITLE.search(match["rest"])
-        excuse = _EXCUSE.search(page[: match.start()])
+        before = page[: match.start()]
+        excuse = _EXCUSE.search(before)
+        sample = _SAMPLE.search(before)
         block = Block(
             line=page.count("\n", 0, match.start()) + 1,
             language=match["language"],
             body=textwrap.dedent(match["body"]),
             title=title[1] if title else None,
             excuse=excuse["reason"].strip() if excuse else None,
+            sample=_free_texts(sample["free"] or "") if sample else None,
+            output_at=match.span("body"),
+            margin=match["margin"],
         )
-        follows = bool(found) and not page[last_end : match.start()].strip()
+        between = page[last_end : sample.start() if sample else match.start()]
+        follows = bool(found) and not between.strip()
         last_end = match.end()
         if follows and block.language == "text" and found[-1].language == "python":
-            found[-1] = replace(found[-1], expected=block.body)
+            found[-1] = replace(
+                found[-1],
+                expected=block.body,
+                sample=block.sample,
+                output_at=block.output_at,
+                margin=block.margin,
+            )
         else:
             found.append(block)
     return found
+
+
+def _free_texts(listed: str) -> tuple[str, ...]:
+    return tuple(text.strip() for text in listed.split(";") if text.strip())
 
 
 def needs_of(page: str) -> list[str]:
@@ -96,7 +134,9 @@ def steps_of(blocks: list[Block]) -> list[Step]:
         if block.title is not None:
             steps.append(Step(block.line, "write", block.body, path=block.title))
         elif block.language == "python":
-            steps.append(Step(block.line, "python", block.body, block.expected))
+            steps.append(
+                Step(block.line, "python", block.body, block.expected, sample=block.sample)
+            )
         elif block.language in {"bash", "sh"}:
             steps.append(Step(block.line, "shell", block.body))
         elif block.language == "console":
@@ -108,7 +148,8 @@ def _commands(block: Block) -> list[Step]:
     steps = []
     for part in re.split(r"^\$ ", block.body, flags=re.MULTILINE)[1:]:
         command, _, rest = re.sub(r"\\\n(> )?", " ", part).partition("\n")
-        steps.append(Step(block.line, "shell", command, rest if rest.strip() else None))
+        shown = rest if rest.strip() else None
+        steps.append(Step(block.line, "shell", command, shown, sample=block.sample))
     return steps
 
 

@@ -1,7 +1,7 @@
 """Tests with large frameworks: skipped where one is missing, unless all of them have to be there.
 
-With `TRY_FRAMEWORKS=1` in the environment a test that would be skipped for want of a
-framework fails, so that a run which is meant to try them cannot pass without.
+With `TRY_FRAMEWORKS=1` in the environment a test that would be skipped because there is no
+such framework fails, so that a run which is meant to try them cannot pass without.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ def all_must_be_there() -> bool:
 
 def require(modules: Iterable[str]) -> None:
     """Skip, or fail, where one of the modules is not installed."""
-    missing = [name for name in modules if not _is_there(name)]
+    missing = [name for name in modules if not is_installed(name)]
     if missing and all_must_be_there():
         pytest.fail(f"TRY_FRAMEWORKS=1, and {', '.join(missing)} is not installed")
     if missing:
         pytest.skip(f"{', '.join(missing)} is not installed")
 
 
-def _is_there(name: str) -> bool:
+def is_installed(name: str) -> bool:
     """Whether a module is installed; one of an older release may lack what a newer one has."""
     try:
         return find_spec(name) is not None

@@ -245,13 +245,13 @@ def _torture(door: Callable[[Given], None], model: Model, folder: Path, stride: 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
 def test_at_every_line(door: Callable[[Given], None], tmp_path: Path) -> None:
     """The exception reaches the program, and the next block, call and tracker are whole."""
-    _torture(door, "line", tmp_path, 1 if EVERY_POINT else 37)
+    _torture(door, "line", tmp_path, 1 if EVERY_POINT else 73)
 
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
 def test_at_every_bytecode(door: Callable[[Given], None], tmp_path: Path) -> None:
     """Where the interpreter looks for signals."""
-    _torture(door, "signal", tmp_path, 1 if EVERY_POINT else 797)
+    _torture(door, "signal", tmp_path, 1 if EVERY_POINT else 1597)
 
 
 FRESH = """
@@ -321,7 +321,7 @@ print(json.dumps(trials))
 def test_from_the_import_on(version: str, tmp_path: Path) -> None:
     """Even the import of the package, or of a part of it, can be interrupted and done again."""
     root = Path(carbontrack.__file__).parents[1]
-    stride = 1 if EVERY_POINT else 199
+    stride = 1 if EVERY_POINT else 397
     done = run(version, FRESH, tmp_path, root, stride, limit_s=3600.0)
     assert done.returncode == 0, done.stderr[-4000:]
     trials = json.loads(done.stdout.splitlines()[-1])
