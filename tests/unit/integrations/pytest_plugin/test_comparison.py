@@ -140,6 +140,7 @@ def test_a_verdict_can_be_repeated() -> None:
     assert compared(now, then, spread=0.02) == compared(now, then, spread=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2, 5])
 def test_it_holds_as_often_as_it_says(processes: int) -> None:
     """95 % of the intervals hold the truth where processes differ as recorded; 93.5 % are asked."""
