@@ -96,7 +96,7 @@ def test_counter_reset_in_the_middle(rapl):
     )
     assert 13_500.0 - 1e-6 <= joules <= 15_000.0
     assert run.meter.fault_counts == {"reset": 1}
-    told("RAPL: the counter starts again", joules)
+    told("RAPL: the counter restarts", joules)
 
 
 def test_wrap(rapl):
@@ -144,7 +144,7 @@ def test_reads_that_race_a_wrap_are_never_negative(tmp_path):
         joules = meter.read_joules(number * 0.5)
         assert joules - last_j == pytest.approx(40.0, abs=1e-3)
         last_j = joules
-    told("RAPL: 2,000 reads around wraps, each of 40 J", 40.0)
+    told("RAPL: 2,000 reads around wraps, 40 J each", 40.0)
 
 
 def test_gpu_lost_half_way():
@@ -167,7 +167,7 @@ def test_gpu_lost_half_way():
     assert by_meter == pytest.approx((301.5, 603.0), abs=0.02)
     assert record.coverage == pytest.approx(0.5)
     assert record.faults == "gone:1"
-    told("GPU: lost half-way", round(by_meter[0]))
+    told("GPU: lost during the run", round(by_meter[0]))
 
 
 def test_gpu_transient_errors(gpu):
