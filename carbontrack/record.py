@@ -159,7 +159,7 @@ class Record(Value, kw_only=True):
             try:
                 values[name] = convert(cell)
             except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
-                raise ValueError(f"column {name!r} cannot hold {cell!r}: {error}") from error
+                raise ValueError(f"column {name!r} cannot contain {cell!r}: {error}") from error
         missing = [name for name in REQUIRED if name not in values]
         if missing:
             raise ValueError(f"the row has no {', '.join(missing)}")
@@ -202,7 +202,8 @@ def checked_name(name: object) -> str:
         return name
     if isinstance(name, str) and name:
         raise ConfigError(
-            f"a name has at most {NAME_LIMIT} characters, and this one {len(name)}: {name[:40]!r}…"
+            f"a name may have at most {NAME_LIMIT} characters, and this one has {len(name)}: "
+            f"{name[:40]!r}…"
         )
     raise ConfigError(f"a name must be a text of at least one character, not {name!r}")
 
@@ -221,8 +222,9 @@ def checked_labels(labels: object) -> dict[str, Any]:
         if size > LABELS_LIMIT:
             longest = max(copied, key=lambda key: _size(copied[key]))
             raise ConfigError(
-                f"labels take at most {LABELS_LIMIT} bytes as JSON, and these {size}, most of them "
-                f"{longest!r:.80}; put what is long into a file, and the file's name into a label"
+                f"labels may take at most {LABELS_LIMIT} bytes as JSON, and these take {size}, "
+                f"most of them {longest!r:.80}; put long texts into a file, and the file's name "
+                "into a label"
             )
     return copied
 
@@ -258,8 +260,8 @@ def shortened(record: Record) -> Record:
     """The record with long texts and labels cut, so that every reader takes its row; says so."""
     _WARNINGS.warn(
         "shortened",
-        f"a record of {record.name[:40]!r} is longer than readers take; what is long in its texts "
-        f"and labels is cut",
+        f"a record of {record.name[:40]!r} is longer than readers accept; its long texts and "
+        "labels are cut",
     )
     texts = ((name, getattr(record, name)) for name in COLUMNS if name != "labels")
     changes: dict[str, Any] = {

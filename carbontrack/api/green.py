@@ -47,8 +47,8 @@ def _source_from_settings(given: Mapping[str, object]) -> IntensitySource:
     settings = load_settings(given, environment, writes=False)
     if not settings.intensity_source or settings.intensity_g_per_kwh is not None:
         raise ConfigError(
-            "only a grid that is followed can become green: set intensity_source to a live "
-            "service, or hand in a source of your own; a yearly table never changes"
+            "only a live carbon intensity can become low: set intensity_source to a live service, "
+            "or pass a source of your own; a yearly average never changes"
         )
     region = find_region(settings, environment)
     return make_grid(settings, environment, region, run=lambda job: job())

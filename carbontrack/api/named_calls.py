@@ -116,8 +116,8 @@ class NamedCalls:
         for one in ("name", "budget", "on_exceed"):
             if one in settings:
                 raise ConfigError(
-                    f"{one}={settings[one]!r} is for blocks and functions; what is counted here "
-                    "has many names, and no budget"
+                    f"{one}={settings[one]!r} applies to blocks and functions; what is counted "
+                    "here has many names and no budget"
                 )
         self._track = track(unnamed, window_s=window_s, labels=labels, tracker=tracker, **settings)
         self._is_separate = tracker is not None
@@ -206,9 +206,9 @@ class NamedCalls:
             if is_said:
                 around.session.warn(
                     f"inside {self._callee.name}",
-                    f"requests have no rows: the block {around.name!r} is open around the server, "
-                    "and has their energy. spans='all' gives each of them a row inside of its row; "
-                    "tracker= counts them apart",
+                    f"requests get no rows: the block {around.name!r} is open around the server, "
+                    "and its energy includes theirs. spans='all' gives each of them a row nested "
+                    "in its row; tracker= counts them separately",
                 )
             return NOT_COUNTED
         parent = innermost()

@@ -140,7 +140,7 @@ class TrackerProvider:
             if known is None and not inside:
                 raise
             reason = " ".join(str(error).split())
-            self.warn_once(f"settings that have worked before are kept: {reason}")
+            self.warn_once(f"the last settings that worked stay in use: {reason}")
             return settings_from(given) if known is None else known
         # Now, as only the main thread can set handlers: servers decorate there and serve in others.
         self._flush_on_signals(settings)
@@ -227,8 +227,8 @@ class TrackerProvider:
             self.warn_once(
                 "trackers with different settings of the meters (cpu_tdp_w, ram_w_per_gib, "
                 "gpu_ids, gpu_model, meter_plugins, boundary) are in use at the same time: each "
-                "counts the machine's energy for itself, so the records of both must not be added "
-                "up"
+                "counts the machine's energy separately, so do not add up records of both (double "
+                "counting)"
             )
 
     def _flush_on_signals(self, settings: Settings) -> None:
@@ -319,7 +319,7 @@ class CommonSinks:
             add_sink(session, sink)
         except ConfigError as error:  # whoever opens this tracker has not chosen the sink
             pass_on(error)
-            self._provider.warn_once(f"{sink!r} gets no record of a tracker: {error}")
+            self._provider.warn_once(f"{sink!r} receives no records of a tracker: {error}")
 
 
 def _each(ends: Iterable[Callable[[], None]]) -> list[BaseException]:

@@ -162,7 +162,7 @@ class Track(Block[Span]):
             raise ConfigError(f"tracker must be a Tracker, such as auto() makes, not {tracker!r}")
         if tracker is not None and settings:
             raise ConfigError(
-                f"tracker= brings its own settings; {', '.join(settings)} cannot be given as well"
+                f"tracker= has its own settings; {', '.join(settings)} cannot be given as well"
             )
         self._name = name
         self._default_name = default_name
@@ -259,8 +259,8 @@ class Track(Block[Span]):
         names = PROVIDER.ignored(self._given, self._settings, around)
         if names:
             PROVIDER.warn_once(
-                f"track({names}) stands inside an open span, whose settings hold; "
-                "its own are ignored (tracker= makes a separate root)"
+                f"track({names}) is inside an open span, whose settings apply; its own are ignored "
+                "(tracker= makes a separate root)"
             )
 
     def is_off(self) -> bool:

@@ -109,9 +109,9 @@ class Attribution(Value):
             )
         _check_idle_power(self)
         if not 1.0 <= self.pue <= 10.0:
-            raise ConfigError(f"pue must lie between 1 and 10, not {self.pue!r}")
+            raise ConfigError(f"pue must be between 1 and 10, not {self.pue!r}")
         if self.wue_l_per_kwh is not None and not 0.0 <= self.wue_l_per_kwh <= 100.0:
-            raise ConfigError(f"wue must lie between 0 and 100 L/kWh, not {self.wue_l_per_kwh!r}")
+            raise ConfigError(f"wue must be between 0 and 100 L/kWh, not {self.wue_l_per_kwh!r}")
 
     def shares(self, before: Usage, after: Usage) -> Shares:
         """Our part of each component's energy between two snapshots.
@@ -147,7 +147,7 @@ def _check_idle_power(policy: Attribution) -> None:
             raise ConfigError(f"idle power of {component} must be 0 W or more, not {watts!r}")
     if policy.splits_idle() and policy.idle_power.cpu is None:
         raise ConfigError(
-            f"idle={policy.idle!r} needs to know what the idle processors draw; give it as "
+            f"idle={policy.idle!r} needs the idle power of the processors; give it as "
             "idle_power=IdlePower(cpu=…), in watts"
         )
 

@@ -147,7 +147,9 @@ class UsageReader:
         self._hidden_used = partial(hidden_machine.used_ram_bytes, self._sysfs)
         busy_s = hidden_machine.busy_reader(self._sysfs)
         instead = "our own CPU time" if busy_s is None else "the root of the control groups"
-        self.hidden = f"procfs has no stat, as with subset=pid; busy time is that of {instead}"
+        self.hidden = (
+            f"procfs has no file stat (mounted with subset=pid?); busy time is taken from {instead}"
+        )
         return busy_s or _unknown
 
     def take_in(self, group: Path, leaves_out: Callable[[int, int], bool]) -> None:

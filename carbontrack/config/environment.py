@@ -235,13 +235,13 @@ def _elsewhere(folder: str, trouble: str = "") -> Path:
     from carbontrack.system.files import closed_part, folder_without_home
 
     found = folder_without_home()
-    cure = "set CARBONTRACK_STATE_DIR to a folder of yours"
+    cure = "set CARBONTRACK_STATE_DIR to a directory that you own"
     if found is None:
         found = Path(os.devnull, "carbontrack")
         what = f"{folder} cannot be used ({trouble})" if folder else "there is no home directory"
         _tell(
-            f"{what}, and there is no temporary folder that other users cannot change, so nothing "
-            f"is kept for after a crash: {cure}"
+            f"{what}, and there is no temporary directory that other users cannot change, so "
+            f"nothing is kept for recovery after a crash: {cure}"
         )
     elif folder and closed_part(folder) not in CLOSED:
         _tell(f"{folder} cannot be used ({trouble}); journals are kept in {found}: {cure}")

@@ -130,7 +130,7 @@ class FailSafeSource:
         except Exception as error:  # third-party code must not end the measured program
             pass_on(error)
             if self._warn is not None:
-                self._warn(self._name, f"no intensity from {self._name}: {error!r}")
+                self._warn(self._name, f"no carbon intensity from {self._name}: {error!r}")
             return None
 
 

@@ -48,9 +48,7 @@ def normalise(region: str) -> str:
         UnknownRegion: no place has this name, or several have; `matches` names the candidates.
     """
     if not isinstance(region, str) or not region.strip():
-        raise UnknownRegion(
-            f"{region!r} is not a region; write one such as 'FR' or 'US-CA'; {_LISTED}"
-        )
+        raise UnknownRegion(f"{region!r} is not a region; write it as 'FR' or 'US-CA'; {_LISTED}")
     text = region.strip()
     found = _by_code(text) or _by_cloud(text) or _by_name(text)
     if len(found) == 1:

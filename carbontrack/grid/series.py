@@ -151,7 +151,7 @@ class Series:
         if not self.slots or len(self.slots) < len(given):
             raise ConfigError(
                 f"{source}: needs at least one time, each once, with 0 to {HIGHEST_G_PER_KWH:g} "
-                f"g CO2e/kWh; {len(given) - len(self.slots)} of {len(given)} are not so"
+                f"g CO2e/kWh; {len(given) - len(self.slots)} of {len(given)} are not valid"
             )
         self._zone, self.source = zone, source
         self._relative_uncertainty = relative_uncertainty

@@ -72,12 +72,12 @@ def _in_year(newest: GridIntensity, year: int) -> GridIntensity:
 
 
 _UNTRACED = (
-    "not traced; flow-traced figures of 199 countries are 0.63 to 1.73 times ours (5 to 95 %), "
-    "66 % of them inside the interval"
+    "not traced; flow-traced values of 199 countries are 0.63 to 1.73 times these (5 to 95 %), and "
+    "66 % of them are inside the interval"
 )
 _STACK_ONLY = (
-    "not traced, and stack emissions alone: what plants take besides and what is imported are not "
-    "in the interval"
+    "not traced, and stack emissions only: the plants' own consumption and imports are not in the "
+    "interval"
 )
 
 
@@ -113,7 +113,11 @@ def _why_none(place: str, method: str) -> str:
     name = f"{known['name']} ({place})" if known else place
     reason = f"no table has a {method} intensity for {name}"
     like = known["supplied_like"] if known and method == "lifecycle" else ""
-    hint = f"; its grid resembles that of {like}, so region={like!r} may serve you" if like else ""
+    hint = (
+        f"; its grid resembles that of {like}, so region={like!r} may be close enough"
+        if like
+        else ""
+    )
     return f"{reason}{hint}; or give intensity_g_per_kwh"
 
 

@@ -38,8 +38,8 @@ TYPICAL = Hardware(cpu_model="Xeon", cpu_sockets=2.0, ram_gib=384.0 / GB_PER_GIB
 """The rack server whose intervals stand for those of any machine: two sockets and 384 GB."""
 
 AS_ANTIMONY = (
-    "the use of scarce minerals and metals by making the hardware, expressed as the amount of "
-    "antimony that would be as scarce; known within a factor of three to ten"
+    "the use of scarce minerals and metals by manufacturing the hardware, expressed as the amount "
+    "of antimony that would be as scarce; known within a factor of three to ten"
 )
 """What an amount in Sb eq is."""
 

@@ -239,7 +239,8 @@ def parts_of(given: Given) -> list[PowerPart]:
     if given.power_w is not None:
         watts = given.power_w * given.utilisation
         how = (
-            f"{given.power_w:g} W as given, used to {given.utilisation:.0%}; no interval of its own"
+            f"{given.power_w:g} W as given, at {given.utilisation:.0%} utilisation; no interval is "
+            "known for it"
         )
         parts.append(PowerPart("other", Interval(watts, watts, watts), how))
     if given.gpu is not None:
@@ -303,8 +304,8 @@ def _pue(given: Given) -> tuple[float, str]:
         return given.pue, "given"
     known = of(given.region, basis="argument").pue if given.region is not None else None
     if known is not None:
-        return known, "the cloud region's own or its provider's"
-    return 1.0, "none given: cooling and power supply of the building are left out"
+        return known, "of the cloud region or its provider"
+    return 1.0, "none given: the building's cooling and power supply are not included"
 
 
 def _water_l(given: Given, computers_kwh: float, pue: float) -> float | None:
@@ -348,7 +349,7 @@ def _gpu(name: str, given: Given) -> PowerPart:
     card = find_gpu(name)
     power_w = _times(gpu_share(given.utilisation), card.tdp_w * given.gpus)
     item = embodied_item(card.name, card.kind)
-    busy = f"at work {given.utilisation:.0%} of the time"
+    busy = f"busy {given.utilisation:.0%} of the time"
     what = f"{given.gpus} x {card.name}, TDP {card.tdp_w:g} W, {busy}"
     return PowerPart(
         component="gpu",
@@ -377,7 +378,7 @@ def _cpu(name: str, given: Given) -> PowerPart:
 
 def _ram(gib: float, given: Given) -> PowerPart:
     power_w = _times(W_PER_GIB, gib)
-    what = f"{gib:g} GiB x {W_PER_GIB.best:g} W, whether used or not"
+    what = f"{gib:g} GiB x {W_PER_GIB.best:g} W, used or not"
     return PowerPart(
         component="ram",
         power_w=power_w,
@@ -415,7 +416,7 @@ def _check_complete(given: Mapping[str, object]) -> None:
         wrong = "not both" if has("region") else "one of them is needed"
         raise ConfigError(f"give region or intensity_g_per_kwh; {wrong}")
     if has("year") and not has("region"):
-        raise ConfigError("year without region: an intensity of your own is of any year")
+        raise ConfigError("year without region: your own carbon intensity has no year")
 
 
 def _number(name: str, given: object) -> float | None:

@@ -103,7 +103,7 @@ class CarbontrackMiddleware:
     def _template(self, scope: Message) -> str | None:
         template, error = attempt(self._template_of, scope)
         if error is not None:
-            text = f"the route of a request could not be found: {error!r}; said once"
+            text = f"the route of a request could not be found: {error!r}; this is logged once"
             self._log.say(text, topic="route")
         return template
 

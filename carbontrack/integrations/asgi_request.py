@@ -122,8 +122,9 @@ def warned_of_tasks(app: Any) -> bool:
     found, _ = attempt(hides_steps, app)
     if found:
         LOGGER.warning(
-            "%s runs what is inside of it in another task, so the CPU energy of routes cannot be "
-            "told apart: add CarbontrackMiddleware before it, so that it is inside", found
+            "%s runs the application in another task, so the CPU energy cannot be attributed to "
+            "routes: add CarbontrackMiddleware before it, so that carbontrack's is the inner "
+            "one", found
         )  # fmt: skip
     return bool(found)
 

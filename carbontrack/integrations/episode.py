@@ -31,8 +31,8 @@ from carbontrack.tracking.tracker import Tracker
 GONE = "ended without its last hook"
 """The error of a run that the stack watch, or the next `begin`, has closed."""
 _ELSEWHERE = (
-    "another thread: that one ends here as an error, and the rest of it is not measured; give each "
-    "of them a callback of its own"
+    "another thread: the earlier one ends here with an error, and the rest of it is not measured; "
+    "give each run a separate callback"
 )
 _ERROR_LENGTH = 200
 _log = OnceLog()
@@ -178,7 +178,10 @@ class Episode:
         """
         if self._run is not None:
             if self._run.is_in_another_thread():
-                _log.say(f"{name!r} begins while one of the same callback goes on in {_ELSEWHERE}")
+                _log.say(
+                    f"{name!r} begins while another run of the same callback is open in "
+                    f"{_ELSEWHERE}"
+                )
             self._run.close("error", GONE)
             self._record = self.record
         given = dict(self._settings)
@@ -287,7 +290,7 @@ def guarded(hook: _Hook) -> _Hook:
             if _asked.error == id(error):
                 raise error
             key = f"{type(self).__module__}.{type(self).__qualname__}.{hook.__name__}"
-            _log.say(f"{key} failed, and will not say so again", logging.ERROR, error)
+            _log.say(f"{key} failed; this is logged only once", logging.ERROR, error)
         return result
 
     return inside  # type: ignore[return-value]

@@ -39,7 +39,9 @@ def setup(runtime_env: Mapping[str, Any] | None = None, **settings: Any) -> dict
     """
     given = dict(runtime_env or {})
     if _HOOK in given:
-        raise ConfigError(f"runtime_env has a {_HOOK}; Ray has only one, which measures here")
+        raise ConfigError(
+            f"runtime_env has a {_HOOK}; Ray allows only one, and carbontrack uses it"
+        )
     row = WorkerRow("ray worker", **settings)
 
     def begin() -> None:  # sent to the workers with what it refers to

@@ -31,7 +31,7 @@ class TensorBoardSink(TrackerSink[Any]):
         super().__init__(sums_of_process() if is_folder else None)
         if not is_folder and not callable(getattr(writer_or_dir, "add_scalar", None)):
             raise ConfigError(
-                "TensorBoard needs a folder, such as 'tensorboard:runs/first', or a writer with "
+                "TensorBoard needs a directory, such as 'tensorboard:runs/first', or a writer with "
                 f"add_scalar, not {writer_or_dir!r}"
             )
         self._folder = str(Path(writer_or_dir).absolute()) if is_folder else ""

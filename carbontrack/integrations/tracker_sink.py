@@ -30,8 +30,8 @@ _LAST_RECORDS = 100
 _MOST_WAITING = 1000
 """Reports that wait for a tracker; of more the oldest are lost, as the newest has their sums."""
 _RECOVERED = (
-    "the record of a killed process is reported to no tracker's run, as another one may be active "
-    "by now; it is in the other outputs"
+    "the record of a killed process is not reported to an experiment tracker, because another run "
+    "may be active by now; it is in the other outputs"
 )
 Run = TypeVar("Run")
 
@@ -209,18 +209,18 @@ class Background:
         thread.join(self._wait_s)
         if thread.is_alive():
             left = self._given - self._done
-            reason = f"{self._name} did not answer within {self._wait_s:g} s"
+            reason = f"{self._name} did not respond within {self._wait_s:g} s"
             raise SinkError(f"{reason}; {left} reports are lost", reason=reason, lost_records=left)
 
     def _drop_oldest(self) -> None:
         with suppressed(Empty):
             self._waiting.get_nowait()
-            many = f"of more than {self._most} reports that wait the oldest are left out"
+            many = f"of more than {self._most} reports that wait, the oldest are discarded"
             self._log.say(f"{self._name} is slow: {many}")
 
     def _run(self) -> None:
         while (act := self._waiting.get()) is not None:
             _, error = attempt(act)
             if error is not None:
-                LOGGER.warning("%s did not take a report: %r", self._name, error)
+                LOGGER.warning("%s did not accept a report: %r", self._name, error)
             self._done += 1

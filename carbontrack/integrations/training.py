@@ -189,8 +189,8 @@ class Training:
             return None
         if (record.world_size or 1) > 1 or RESUMED in record.labels:
             LOGGER.warning(
-                "this record is a part of the training, which a model card must not take for all; "
-                "`carbontrack report … --format modelcard` adds up the rows of all parts"
+                "this record covers only a part of the training, so a model card must not be made "
+                "from it; `carbontrack report … --format modelcard` adds up the rows of all parts"
             )
             return None
         return _card(record)

@@ -83,7 +83,7 @@ class Completed:
         """What is read, and what the rest is taken for, in a line for people."""
         closed, read = self._closed, " + ".join(zone.id for zone in self.zones)
         most = f", or {closed.most_w:.0f} W at most" if closed.most_w else ""
-        return f"({read}) x {closed.part:.3g}, as if closed zones used as much{most}"
+        return f"({read}) x {closed.part:.3g}, as if the unreadable zones used as much{most}"
 
     @property
     def fault_counts(self) -> Mapping[str, int]:
@@ -131,7 +131,7 @@ class Completed:
         self._found_still += len(still - self._still)
         self._still = still
         if still:
-            raise MeterReadError(f"{', '.join(sorted(still))} stands still, while others move")
+            raise MeterReadError(f"{', '.join(sorted(still))} does not change, while others do")
 
     def rest(self) -> None:
         """Close the descriptors until the next read."""

@@ -65,7 +65,7 @@ class Smi:
             found: list[Any] = self._do(begin, "amdsmi_init", START_TIMEOUT_S)
         except MeterReadError as error:
             self._thread.close()
-            raise MeterUnavailable(f"AMD SMI does not start: {error}", "amd-smi list") from error
+            raise MeterUnavailable(f"AMD SMI cannot be started: {error}", "amd-smi list") from error
         return found
 
     def ask(self, function: str, handle: Any) -> Any:
@@ -295,8 +295,10 @@ def _opened(smi: Smi, handle: Any, gpu: Gpu, sysfs: Path) -> AmdGpu | Refusal:
         return Refusal(f"amdsmi:{gpu.uuid}", str(error))
 
 
-_INTEGRATED = "no board of its own (its board_info): an integrated GPU is contained in package"
-_SECOND_DIE = "; the second die of a board is in what its first one shows"
+_INTEGRATED = (
+    "not a discrete board (its board_info): an integrated GPU is already counted in package"
+)
+_SECOND_DIE = "; the second die of a board is included in the reading of its first one"
 
 
 def _refused(choice: Choice, opened: Mapping[Gpu, AmdGpu | Refusal]) -> Iterator[Refusal]:

@@ -6,11 +6,11 @@ from carbontrack.meters.meter import Refusal
 
 _MODELLED = "processor and memory are modelled"
 _UNREAD = {
-    "bcm2711": ("pmic", f"a Raspberry Pi 4 has no sensor of power or energy; {_MODELLED}"),
+    "bcm2711": ("pmic", f"a Raspberry Pi 4 has no power or energy sensor; {_MODELLED}"),
     "bcm2712": (
         "pmic",
-        "a Raspberry Pi 5 tells the currents of its power chip through its firmware only "
-        "(vcgencmd pmic_read_adc), and not that of its 5 V input, which feeds USB as well; "
+        "a Raspberry Pi 5 reports the currents of its power chip only through its firmware "
+        "(vcgencmd pmic_read_adc), without the current of its 5 V input, which also feeds USB; "
         f"{_MODELLED}",
     ),
 }

@@ -32,7 +32,7 @@ def set_aside(
     view = f"/proc/stat shows {facts.threads} of {facts.machine_threads} hardware threads"
     if facts.threads == facts.machine_threads:
         view = "another file is mounted over /proc/stat (lxcfs)"
-    reason = f"they count the whole machine, and {view}: our share of it is not known"
+    reason = f"they count the whole machine, and {view}: this container's share of it is not known"
     ids = ", ".join(meter.id for meter in aside)
     found = Found(kept_sensors, frozenset(m.component for m in kept_sensors), sensors.refused)
     return kept, found, (Refusal(ids, reason, None, MACHINE_HIDDEN),)

@@ -84,7 +84,7 @@ def cpu_power(facts: CpuFacts, tdp_w: float | None = None) -> CpuPower:
         how = f"{tdp_w:g} W, as given, x {share:.3g}"
         return CpuPower(tdp_w * share, share, "modelled", _curve(facts, year, share), how, "given")
     if part is not None and share is not None:
-        name = f"{part.name}, its twin" if _is_of_twin(facts, part) else part.name
+        name = f"{part.name}, an equivalent part" if _is_of_twin(facts, part) else part.name
         how = f"{name}: {part.tdp_w:g} W x {share:.3g} ({part.source})"
         watts = Interval(part.tdp_w, part.tdp_low_w, part.tdp_high_w)
         curve = _curve(facts, year, share, watts)

@@ -50,7 +50,7 @@ NVML_LIBRARY = "libnvidia-ml.so.1"
 FAILED = "source_failed"
 """The fault of a source that raised while it was asked."""
 _log = logging.getLogger("carbontrack")
-NO_HOST = Refusal("rapl", "the host's counters cannot be seen from inside a virtual machine")
+NO_HOST = Refusal("rapl", "the host's energy counters are not visible inside a virtual machine")
 
 
 class Host(NamedTuple):
@@ -171,7 +171,7 @@ def _none_of(gpu_ids: tuple[str, ...]) -> Iterator[Refusal]:
     """GPUs that the user asks for on a machine that shows none; a driver may be loaded later."""
     for one in gpu_ids:
         reason = "the setting gpu_ids asks for it, and no GPU can be read on this machine"
-        cure = "CARBONTRACK_GPU_IDS=none  # where there is no GPU"
+        cure = "CARBONTRACK_GPU_IDS=none  # if there is no GPU"
         yield Refusal(f"gpu_ids:{one}", reason, cure, UNMEASURED)
 
 
@@ -316,7 +316,7 @@ def _wall(
 
     if {meter.id for meter in meters} == set(fit.meters):
         return with_wall(meters, fit), ()
-    reason = f"it was calibrated with other meters: {', '.join(fit.meters)}"
+    reason = f"it was calibrated with different meters: {', '.join(fit.meters)}"
     cure = "carbontrack calibrate --clear  # then calibrate again"
     return meters, (Refusal(WALL_ID, reason, cure),)
 

@@ -316,7 +316,9 @@ def check_meters(meters: Iterable[Meter]) -> None:
                 raise ConfigError(f"{told} has {fact}={found!r}; it must be {wanted}")
         ends = [end for end in ("low_j", "high_j") if hasattr(meter, end)]
         if len(ends) == 1:
-            raise ConfigError(f"{told} has {ends[0]} alone; it must have low_j and high_j, or none")
+            raise ConfigError(
+                f"{told} has {ends[0]} only; it must have both low_j and high_j, or neither"
+            )
         for end in ends:
             if not _is_size(getattr(meter, end)):
                 found = getattr(meter, end)

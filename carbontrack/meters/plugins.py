@@ -124,7 +124,7 @@ def join(
     left_out = [meter for meter in ours if contents(meter) & claims.keys()]
     for meter in left_out:
         by = claims[min(contents(meter) & claims.keys())]
-        refused.append(Refusal(meter.id, f"left out, since {by} counts the same energy"))
+        refused.append(Refusal(meter.id, f"left out, because {by} counts the same energy"))
     _close(left_out)
     kept = [meter for meter in ours if not contents(meter) & claims.keys()]
     meters = (*kept, *(one.meter for one in taken))
@@ -196,7 +196,9 @@ def _covers(meter: Any) -> frozenset[Component]:
     unknown = [part for part in told if part not in COMPONENTS]
     if unknown:
         known = ", ".join(COMPONENTS)
-        raise ConfigError(f"the meter {meter.id!r} covers {unknown[0]!r}, which is none of {known}")
+        raise ConfigError(
+            f"the meter {meter.id!r} covers {unknown[0]!r}, which is not one of {known}"
+        )
     return frozenset(told)
 
 
@@ -211,7 +213,7 @@ def _check_overlap(mine: Sequence[_Taken], taken: Sequence[_Taken], ours: Sequen
         if one.overlaps(other):
             raise ConfigError(
                 f"{one.meter.id} and {other.meter.id} of {other.text.partition(':')[0]!r} would "
-                "count the same energy; the plugin that is named first is used"
+                "count the same energy twice; the plugin that is named first is used"
             )
     claimed = frozenset[Component]().union(*(one.covers for one in mine))
     for meter in ours:

@@ -109,7 +109,7 @@ class GpuShares:
         try:
             uses = meter.look()
         except MeterError as error:
-            _log.debug("who uses the board could not be read: %s", error)
+            _log.debug("the processes that use the board could not be read: %s", error)
             return None  # the last known part stays valid
         if _is_candidate(meter):
             meter.note(uses, ours)

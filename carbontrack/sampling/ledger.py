@@ -513,7 +513,9 @@ class Ledger:
             return ShareWindow(self.attribution, usage, now_s)
         except Exception as error:
             pass_on(error)
-            self.deferred_log.add(logging.ERROR, "what this process uses could not be read", error)
+            self.deferred_log.add(
+                logging.ERROR, "the resource usage of this process could not be read", error
+            )
         return None
 
     def intensity(self, when: datetime) -> GridIntensity | None:
@@ -583,7 +585,9 @@ class Ledger:
             return self._window.shares(at_s)
         except Exception as error:
             pass_on(error)
-            self.deferred_log.add(logging.ERROR, "what this process uses could not be read", error)
+            self.deferred_log.add(
+                logging.ERROR, "the resource usage of this process could not be read", error
+            )
         return self._window.known  # the last known shares stay valid
 
 

@@ -337,9 +337,9 @@ class MeterBank:
         except MeterError as error:
             told, substitute = f"{told} ({error})", None
         if substitute is None:
-            self.deferred_log.add(logging.WARNING, f"{told}; nothing stands in for it")
+            self.deferred_log.add(logging.WARNING, f"{told}; there is no substitute for it")
             return None
-        self.deferred_log.add(logging.WARNING, f"{told}; {substitute.meter.id} stands in")
+        self.deferred_log.add(logging.WARNING, f"{told}; {substitute.meter.id} replaces it")
         self.stand_ins[component] = substitute
         index = len(self.states)
         self.take_ends(index, substitute)

@@ -64,7 +64,7 @@ class Rescan:
                     return  # the next look finds them once more
             self._noted = signs
         except Exception as error:  # whatever a driver raises; the next look may succeed
-            _log.debug("meters could not be looked for again: %r", error)
+            _log.debug("meters could not be searched for again: %r", error)
         finally:
             self._looking_pid = None
 
@@ -209,7 +209,7 @@ def _change(bank: MeterBank, what: Changes, found: MeterSet) -> None:
     new = {name: make for name, make in found.substitutes.items() if name not in bank.stand_ins}
     bank.substitutes = {**new, **bank.substitutes}
     names = ", ".join(meter.id for meter in (*what.new, *(meter for _, meter in what.back)))
-    bank.deferred_log.add(logging.INFO, f"{names}: there only now, and read from now on")
+    bank.deferred_log.add(logging.INFO, f"{names}: found only now, and read from now on")
 
 
 def _go_on(bank: MeterBank, index: int, meter: Meter) -> None:

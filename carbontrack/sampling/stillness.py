@@ -301,7 +301,7 @@ class Stillness:
         state = bank.states[watch.index]
         component = state.meter.component
         told = (
-            f"{state.meter.id} has stood still for {now.at_s - watch.since_s:.2g} s, in which the "
+            f"{state.meter.id} has not changed for {now.at_s - watch.since_s:.2g} s, while the "
             f"processors worked for {watch.work.until(now):.2g} CPU seconds"
         )
         if component in self._aside:

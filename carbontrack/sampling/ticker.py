@@ -185,7 +185,9 @@ class Ticker:
             if not isinstance(error, RuntimeError):
                 raise
             pass_on(error)
-            _log.debug("no sampler thread: %s", error)  # at interpreter exit; span edges count
+            _log.debug(
+                "the sampler thread cannot be started: %s", error
+            )  # at interpreter exit; span edges count
 
     def _run(self) -> None:
         me = threading.current_thread()

@@ -77,10 +77,10 @@ class Access:
             return caller
         text = token_in(headers.get("authorization", ""))
         if text is None:
-            raise Refused(401, "a token is needed", headers=challenge)
+            raise Refused(401, "a token is required", headers=challenge)
         caller = await self._remembered(hashlib.sha256(text.encode()).digest(), text)
         if caller is None:
-            raise Refused(401, "the token does not hold", headers=challenge)
+            raise Refused(401, "the token is not valid", headers=challenge)
         return caller
 
     async def _anybody(self, headers: Mapping[str, str]) -> Caller | None:
@@ -90,7 +90,9 @@ class Access:
             self._is_open = False
         elif not is_this_machine(_host_in(headers)):
             raise Refused(
-                403, "a server without tokens answers only to a host such as localhost or 127.0.0.1"
+                403,
+                "a server without tokens accepts only requests to a host such as localhost or "
+                "127.0.0.1",
             )
         return found
 

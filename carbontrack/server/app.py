@@ -34,7 +34,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-_AWAY = "the store does not answer now"
+_AWAY = "the store does not respond at the moment"
 _REFUSALS = (Refused, StoreUnavailable, ConfigError, MissingExtra, asyncio.CancelledError)
 """What becomes an answer: a ConfigError is the grouping of a report; a request is cancelled when it
 is time for the server to end."""
@@ -103,10 +103,12 @@ class ReceiverApp:
             try:
                 count = await asyncio.to_thread(self._store.apply_retention)
             except StoreUnavailable as error:
-                self._warnings.warn("retention", f"nothing old was deleted: {error}")
+                self._warnings.warn("retention", f"old records were not deleted: {error}")
             else:
                 if count:
-                    LOGGER.info("%d records older than their project keeps were deleted", count)
+                    LOGGER.info(
+                        "%d records past the retention time of their project were deleted", count
+                    )
             await asyncio.sleep(self._limits.retention_every_s)
 
     # -- routes --------------------------------------------------------------------------------
@@ -115,7 +117,7 @@ class ReceiverApp:
         """Store an array of records; 204 when they are durable."""
         caller = await self._access.caller(request.headers, BEARER)
         if not caller.may_send:
-            raise Refused(403, "this token is for reading; it may not send records")
+            raise Refused(403, "this token is for reading; it cannot be used to send records")
         length = declared_length(request.headers, self._limits)
         self._quotas.check(caller.project, caller.quota_records_per_min)
         with self._held.taken(caller.project, length):
@@ -161,7 +163,7 @@ class ReceiverApp:
         caller = await self._access.caller(request.headers, challenge)
         if caller.may_read:
             return caller
-        reason = "this token is for sending; it may not read"
+        reason = "this token is for sending; it cannot be used to read"
         if challenge is BASIC:  # a browser asks for another one
             raise Refused(401, reason, headers=challenge)
         raise Refused(403, reason)
@@ -170,7 +172,7 @@ class ReceiverApp:
         """One report at a time, in a thread; those beyond some that wait are refused."""
         assert self._report_lock is not None
         if self._reports >= self._limits.waiting_reports:
-            raise Refused(429, "too many reports are being made", wait_s=0.0)
+            raise Refused(429, "too many reports are being computed", wait_s=0.0)
         self._reports += 1
         try:
             async with self._report_lock:
@@ -217,7 +219,7 @@ class ReceiverApp:
             self._warnings.warn("store", f"{_AWAY}: {error}")
             return Refused(503, _AWAY, wait_s=0.0)
         if isinstance(error, asyncio.CancelledError):
-            return Refused(503, "the server stops", wait_s=0.0)
+            return Refused(503, "the server is stopping", wait_s=0.0)
         return Refused(501 if isinstance(error, MissingExtra) else 400, str(error))
 
     def _refusal(self, refused: Refused) -> Response:

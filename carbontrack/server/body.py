@@ -40,10 +40,10 @@ def declared_length(headers: Mapping[str, str], limits: Limits) -> int:
             415, "send records without Content-Encoding", headers={"Accept-Encoding": "identity"}
         )
     if "content-length" not in headers or "transfer-encoding" in headers:
-        raise Refused(411, "say the length of the body in Content-Length")
+        raise Refused(411, "send the length of the body as Content-Length")
     length = int(headers["content-length"])  # which the HTTP parser has seen to be a number
     if length > limits.body_bytes:
-        raise Refused(413, f"a body may have {limits.body_bytes:,} bytes, not {length:,}")
+        raise Refused(413, f"a body may have at most {limits.body_bytes:,} bytes, not {length:,}")
     return length
 
 
@@ -86,7 +86,9 @@ def rows_in(body: bytes, limits: Limits) -> list[StoredRow]:
     """
     received = _objects(body)
     if len(received) > limits.records:
-        raise Refused(413, f"a request may have {limits.records:,} records, not {len(received):,}")
+        raise Refused(
+            413, f"a request may have at most {limits.records:,} records, not {len(received):,}"
+        )
     rows = []
     for place, one in enumerate(received):
         try:
@@ -102,12 +104,12 @@ def _objects(body: bytes) -> list[dict[str, Any]]:
     except RecursionError:
         raise Refused(422, "the body is nested too deeply") from None
     except msgspec.ValidationError as error:
-        raise Refused(422, f"the body is no array of records: {_short(str(error))}") from None
+        raise Refused(422, f"the body is not an array of records: {_short(str(error))}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         mended = _without_lone_surrogates(body)
         if mended is not None:
             return _objects(mended)
-        raise Refused(422, f"the body is no JSON in UTF-8: {_short(str(error))}") from None
+        raise Refused(422, f"the body is not JSON in UTF-8: {_short(str(error))}") from None
 
 
 def _without_lone_surrogates(body: bytes) -> bytes | None:

@@ -128,7 +128,7 @@ class HeldBytes:
         """
         own = self._of.get(project, 0)
         if self.now + count > self._most or (own and own + count > self._most_of_one):
-            raise Refused(429, "the server holds as many records as it can", wait_s=0.0)
+            raise Refused(429, "the server cannot hold more records at the moment", wait_s=0.0)
         self._add(project, count)
         try:
             yield

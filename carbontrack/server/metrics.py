@@ -32,7 +32,7 @@ class ServerMetrics:
         )
         self._records = Counter(
             "carbontrack_server_records",
-            "Records: stored, repeated (there already), refused, or failed (to be sent again).",
+            "Records: stored, repeated (stored before), refused, or failed (to be sent again).",
             ("result",),
             registry=self.registry,
         )
@@ -51,7 +51,7 @@ class ServerMetrics:
         )
         self._held = Gauge(
             "carbontrack_server_held_bytes",
-            "Bytes of the bodies that are read, or whose records wait.",
+            "Bytes of the bodies that are being read or whose records wait for the store.",
             registry=self.registry,
         )
 

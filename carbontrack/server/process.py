@@ -72,8 +72,8 @@ def check_is_safe(host: str, tokens: Tokens) -> bool:
     if is_this_machine(host):
         return True
     raise ConfigError(
-        f"--host {host} lets other machines in, and there is no token yet; make one with "
-        f"carbontrack serve --new-token PROJECT, for the same --store and --tokens"
+        f"--host {host} allows access from other machines, and there is no token yet; create one "
+        "with carbontrack serve --new-token PROJECT, with the same --store and --tokens"
     )
 
 
@@ -148,7 +148,10 @@ class _Uvicorn(uvicorn.Server):
 
 def _end_late() -> None:
     """End the process, with threads that wait for the store; what they write is one transaction."""
-    LOGGER.error("the store did not let the server end; what was not acknowledged is sent again")
+    LOGGER.error(
+        "the store kept the server from stopping; records that were not acknowledged will be sent "
+        "again"
+    )
     os._exit(1)
 
 

@@ -38,7 +38,7 @@ def query_of(project: str, given: Mapping[str, str]) -> ReportQuery:
     """
     if unknown := sorted(set(given) - {"by", "since", "until"}):
         known = "by, since and until"
-        raise Refused(400, f"there is no parameter {unknown[0][:80]!r}; there are {known}")
+        raise Refused(400, f"there is no parameter {unknown[0][:80]!r}; use {known}")
     times = {name: _time(name, given[name]) for name in ("since", "until") if given.get(name)}
     return ReportQuery(project, given.get("by") or "name", times.get("since"), times.get("until"))
 
@@ -52,7 +52,7 @@ def _time(name: str, text: str) -> datetime:
         )
     except (ValueError, OverflowError):
         raise Refused(
-            400, f"{name} {text[:80]!r} is no time, such as 2026-11-24 or 2026-11-24T03:00:00Z"
+            400, f"{name} {text[:80]!r} is not a time such as 2026-11-24 or 2026-11-24T03:00:00Z"
         ) from None
 
 
@@ -77,7 +77,7 @@ def _at_most(rows: Iterator[dict[str, Any]], most: int) -> Iterator[dict[str, An
         if number == most:
             raise Refused(
                 422,
-                f"there are more than {most:,} records; ask for a part of them by since and until",
+                f"there are more than {most:,} records; select a part of them with since and until",
             )
         yield row
 

@@ -37,7 +37,7 @@ _FAILURES_TO_TELL = 3
 """Failures in a row after which the user is told: fewer are what retries are for."""
 REQUESTS_PER_MINUTE = 120
 """The most requests to one address in any minute, half of them in a row."""
-_TOO_MANY = f"more than {REQUESTS_PER_MINUTE} requests a minute are not made"
+_TOO_MANY = f"more than {REQUESTS_PER_MINUTE} requests a minute are not sent"
 _LAST_FAILURES = 3
 """Failures after which a process that ends leaves the rest to the next one."""
 
@@ -257,14 +257,15 @@ class Delivery:
             now = self._clock.now_utc()
             path = write_dead_letters(self._state_dir, url, records, result, now=now)
         except OSError as error:
-            return PostResult("later", f"{result.reason}, and no dead letter: {error.strerror}")
+            return PostResult(
+                "later", f"{result.reason}, and they could not be set aside: {error.strerror}"
+            )
         queue.settle([record.record_id for record in records])
         self.refused += len(records)
         self._warnings.warn(
             f"refused {result.status}",
-            f"{shown(url)} refuses records ({result.reason}); {self.refused} so far are set aside "
-            f"in {path}; {_advice(result.status)}, then send them by: "
-            "carbontrack sync --dead-letters",
+            f"{shown(url)} rejects records ({result.reason}); {self.refused} so far were moved to "
+            f"{path}; {_advice(result.status)}, then send them by: carbontrack sync --dead-letters",
         )
         return result
 
@@ -288,7 +289,7 @@ def _advice(status: int | None) -> str:
     if status in (401, 403):
         return "check the token (CARBONTRACK_HTTP_TOKEN)"
     if status in (400, 413, 422):
-        return "see what the server wants of a record"
+        return "check which records the server accepts"
     return "check the address"
 
 

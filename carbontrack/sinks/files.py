@@ -111,7 +111,10 @@ class SharedFile:
                     return
             finally:
                 os.close(handle)
-        raise SinkError(f"{self.original} and 99 names beside it hold other columns; move them")
+        raise SinkError(
+            f"{self.original} and 99 files with names derived from it have different columns; move "
+            "them"
+        )
 
     def append(self, line: bytes) -> None:
         """Append one line, which ends in a line feed.
@@ -297,7 +300,7 @@ def write_whole(handle: int, content: bytes) -> None:
     written = os.write(handle, content)
     if written != len(content):
         # the rest could end up after another process's line
-        raise OSError(errno.ENOSPC, f"only {written} of {len(content)} bytes fitted")
+        raise OSError(errno.ENOSPC, f"only {written} of {len(content)} bytes could be written")
 
 
 class SharedFileSink(BufferedSink[bytes]):
@@ -364,8 +367,8 @@ def shared_file(
         raise ConfigError(f"cannot use {checked} as output: {error}") from error
     if file.path != checked:
         warn_user(
-            f"{checked} has other columns, perhaps of another version or program, and is left as "
-            f"it is; records go to {file.path.name} beside it."
+            f"{checked} has different columns, perhaps of another version or program, and is left "
+            f"unchanged; records are written to {file.path.name} beside it."
         )
     return file
 
@@ -384,8 +387,8 @@ def path_for_this_machine(path: str | os.PathLike[str], *, procfs: Path) -> Path
     boot = (boot_id(procfs) or "unknown")[:8]  # enough to tell the clients of a server apart
     own = checked.with_name(f"{checked.stem}.boot-{boot}{checked.suffix}")
     warn_user(
-        f"{folder} is on {kind}, where machines spoil each other's writes to one file; "
-        f"this machine writes to {own.name} instead. Read all of them together."
+        f"{folder} is on {kind}, where machines can corrupt each other's writes to one file; this "
+        f"machine writes to {own.name} instead. Read all of these files together."
     )
     return own
 
@@ -422,7 +425,7 @@ _REASONS = {
     "another output",
     "is a directory": "it is a directory; name a file in it, such as {path}/emissions.csv",
     "not a regular file": "it is not a regular file",
-    "link to itself": "it is a link that leads back to itself; remove it",
+    "link to itself": "it is a symbolic link that points back to itself; remove it",
     "no permission": "the file is not readable and writable for this user; choose another, or "
     "chmod u+rw",
 }

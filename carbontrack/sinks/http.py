@@ -69,7 +69,7 @@ class JournaledHttpSink(BufferedSink[Record]):
         self._url = checked_url(url)
         self._token = checked_token(token)
         if token is not None and is_unencrypted(url):
-            warn_user(f"the token for {shown(url)} can be read on its way; use https://")
+            warn_user(f"the token for {shown(url)} is sent unencrypted; use https://")
         _check_above_zero(timeout_s=timeout_s, batch=batch)
         if exit_timeout_s < 0:
             raise ConfigError(f"exit_timeout_s must be 0 or more, not {exit_timeout_s!r}")
@@ -209,7 +209,7 @@ class JournaledHttpSink(BufferedSink[Record]):
                 except OSError as error:
                     pass_on(error)
                     LOGGER.warning(
-                        "%s: %s; records of ended processes wait longer",
+                        "%s: %s; records of processes that have exited wait longer",
                         self._journal.state_dir,
                         error.strerror or error,
                     )

@@ -85,11 +85,11 @@ class PluginSink:
             pass_on(error)
             output = f"{self._name}:{self.address}"
             if self._journal is None or not self._journal.enqueue(record, output):
-                raise SinkError(f"{self._name}:… did not take a record: {error!r}") from error
+                raise SinkError(f"{self._name}:… did not accept a record: {error!r}") from error
             self._warnings.warn(
                 "kept",
-                f"{self._name}:… did not take a record: {error!r}; it is kept, and written by the "
-                "next run or by carbontrack recover",
+                f"{self._name}:… did not accept a record: {error!r}; it is kept and will be "
+                "written by the next run or by carbontrack recover",
             )
 
     def hurry(self) -> None:

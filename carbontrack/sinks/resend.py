@@ -32,7 +32,7 @@ from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import LOGGER
 
 _TIMEOUT_S = 10.0
-_NO_ADDRESS = "its address is not known: name it by --url"
+_NO_ADDRESS = "its address is not known: give it with --url"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def resend(
         if on_unreadable is not None:
             on_unreadable(path, error)
         else:
-            LOGGER.warning("%s: %s; its records stay in it", path, error.strerror)
+            LOGGER.warning("%s: %s; its records are kept in it", path, error.strerror)
 
     for path in _files(state_dir, report):
         try:

@@ -64,7 +64,7 @@ def no_table(connection: sqlite3.Connection, *, or_none: bool = False) -> str | 
     if not found:
         return None if or_none else f"it has no table {TABLE}"
     if any(kind != "table" or not page for kind, page in found):
-        return f"{TABLE} in it is no table, but a view or a virtual table"
+        return f"{TABLE} in it is a view or a virtual table, not a table"
     return None
 
 

@@ -94,7 +94,7 @@ def checked_for(address: str, token: str | None, named: Iterable[str]) -> str | 
     """The token for an address, if it may have it; warns where it can be read on its way."""
     found = token_for(address, token, named)
     if found is not None and is_unencrypted(address):
-        LOGGER.warning("the token for %s can be read on its way; use https://", shown(address))
+        LOGGER.warning("the token for %s is sent unencrypted; use https://", shown(address))
     return found
 
 
@@ -210,7 +210,7 @@ class AddressDrain:
         try:
             checked_url(delivery.url)
         except ConfigError:
-            self.is_given_up, self.trouble = True, "nothing can be posted to this address"
+            self.is_given_up, self.trouble = True, "records cannot be sent to this address"
 
     def deliver(self, queue: Queue) -> None:
         """Deliver what waits in one queue, unless the address is given up; never raises."""

@@ -202,13 +202,13 @@ class Store(ABC):
         is_whole = isinstance(quota, int) and not isinstance(quota, bool)
         if quota is not None and not (is_whole and 1 <= quota <= _MOST_A_MINUTE):
             raise ConfigError(
-                "quota_records_per_min is a whole number from 1 to "
-                f"{_MOST_A_MINUTE}, or None, not {quota!r:.40}"
+                "quota_records_per_min must be a whole number from 1 to {_MOST_A_MINUTE}, or None, "
+                "not {quota!r:.40}"
             )
         is_number = isinstance(days, (int, float)) and not isinstance(days, bool)
         if days is not None and not (is_number and 0.0 < days <= _LONGEST_DAYS):
             raise ConfigError(
-                f"retention_days is more than 0 and at most {_LONGEST_DAYS:.0f}, or None, "
+                f"retention_days must be more than 0 and at most {_LONGEST_DAYS:.0f}, or None, "
                 f"not {days!r:.40}"
             )
         self._write(

@@ -149,15 +149,15 @@ def version_of(
     if VERSIONS not in present:
         if present:
             raise ConfigError(
-                f"it has a table {min(present)!r} that carbontrack has not made; name a database, "
-                "or a schema of PostgreSQL, of its own"
+                f"it has a table {min(present)!r} that carbontrack did not create; use a separate "
+                "database, or a separate schema of PostgreSQL"
             )
         return 0
     version = int(execute(f"SELECT coalesce(max(version), 0) FROM {VERSIONS}")[0][0])  # noqa: S608 - ours
     known = migrations[-1].version
     if version > known:
         raise ConfigError(
-            f"its tables are of version {version}, and this carbontrack knows them up to {known}: "
-            "a newer one has changed them; upgrade carbontrack here too"
+            f"its tables have version {version}, and this carbontrack supports versions up to "
+            f"{known}: a newer carbontrack has changed them; upgrade carbontrack here too"
         )
     return version

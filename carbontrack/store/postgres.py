@@ -90,8 +90,8 @@ class PostgresStore(Store):
             given = self._psycopg.conninfo.conninfo_to_dict(url)
         except self._psycopg.ProgrammingError as error:
             raise ConfigError(
-                f"cannot keep a store in {self.address}: this is no URL of PostgreSQL, or a "
-                "parameter behind its '?' is none of libpq's"
+                f"cannot keep a store in {self.address}: this is not a PostgreSQL URL, or a "
+                "parameter after its '?' is not one of libpq's"
             ) from error
         self._parameters: dict[str, Any] = {**_PARAMETERS, **given}
         self._writer = _Session(self._staged)

@@ -57,7 +57,7 @@ class SqliteStore(Store):
         self._writer = _Kept()
         self._reader = _Kept()
         if not path.parent.is_dir():
-            raise ConfigError(f"cannot keep a store in {path}: there is no folder {path.parent}")
+            raise ConfigError(f"cannot keep a store in {path}: there is no directory {path.parent}")
         try:
             with self._using(self._writer, is_first=True):
                 pass
@@ -116,7 +116,7 @@ class SqliteStore(Store):
             except sqlite3.Error as error:
                 kept.close()
                 if _is_full(error):
-                    reason = f"{self._path}: {error}; is its disk, or a quota, full?"
+                    reason = f"{self._path}: {error}; is the disk or a quota full?"
                     raise StoreFull(reason) from error
                 raise StoreUnavailable(f"{self._path}: {error}") from error
 
@@ -132,7 +132,9 @@ class SqliteStore(Store):
     def _connected(self, *, is_first: bool) -> sqlite3.Connection:
         if self._file() is None:
             if not is_first:
-                raise StoreUnavailable(f"{self._path} is gone; bring it back, or start anew")
+                raise StoreUnavailable(
+                    f"{self._path} is gone; restore it, or start again without it"
+                )
             self._make()
         connection = sqlite3.connect(
             f"{self._path.as_uri()}?mode=rw",
@@ -224,7 +226,7 @@ def _set_log(connection: sqlite3.Connection, limit_s: float) -> None:
             pause.wait(0.01)
             continue
         if mode != "wal":
-            raise sqlite3.OperationalError("its file system allows no write-ahead log")
+            raise sqlite3.OperationalError("its file system does not support a write-ahead log")
         return
 
 

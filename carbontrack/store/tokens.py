@@ -94,8 +94,8 @@ def checked_project(name: str) -> str:
     """
     if not isinstance(name, str) or not _PROJECT.fullmatch(name):
         raise ConfigError(
-            f"{name!r:.80} cannot be a project's name: that has 1 to 64 letters and digits of "
-            "ASCII, '.', '_' and '-', and begins with a letter or a digit"
+            f"{name!r:.80} cannot be a project's name: a name has 1 to 64 ASCII letters and "
+            "digits, '.', '_' and '-', and begins with a letter or a digit"
         )
     return name
 
@@ -107,7 +107,9 @@ def checked_may(may: str) -> str:
         ConfigError: it is neither "ingest" nor "read".
     """
     if may not in _KINDS:
-        raise ConfigError(f"a token may 'ingest' or 'read', not {may!r:.40}{nearest(may, _KINDS)}")
+        raise ConfigError(
+            f"a token is for 'ingest' or 'read', not {may!r:.40}{nearest(may, _KINDS)}"
+        )
     return may
 
 

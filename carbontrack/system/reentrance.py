@@ -81,8 +81,9 @@ def passed_text() -> str | None:
         return None
     _Passed.told = total
     return (
-        f"{total} blocks or calls so far were not measured, {_Passed.first!r} first: a signal's "
-        "handler or a finalizer began them while carbontrack was at work in the same thread"
+        f"{total} blocks or calls so far were not measured, {_Passed.first!r} first: a signal "
+        "handler or a finalizer started them while carbontrack's own code was running in the same "
+        "thread"
     )
 
 
@@ -98,7 +99,7 @@ def _say_too_late(name: str) -> None:
     _too_late.append(name)
     with suppressed(OSError, ValueError):  # closed
         stderr.write(
-            f"carbontrack: {name!r} began after Python had begun to end; "
-            "what begins then is not measured\n"
+            f"carbontrack: {name!r} started while Python was shutting down; what starts then is "
+            "not measured\n"
         )
         stderr.flush()

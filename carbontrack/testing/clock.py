@@ -133,7 +133,7 @@ class FakeClock:
         late = [thread.name for thread, by_deadline in self._released.items() if by_deadline]
         self._released.clear()
         if late:
-            raise TimeoutError(f"woken at its deadline and not waiting again: {', '.join(late)}")
+            raise TimeoutError(f"woken at their deadline and not waiting again: {', '.join(late)}")
 
     def _all_back(self) -> bool:
         me = threading.current_thread()

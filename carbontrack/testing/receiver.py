@@ -185,7 +185,7 @@ def main(argv: list[str] | None = None) -> int:
         )
 
     with Receiver(port=args.port, token=args.token, on_record=show) as receiver:
-        print(f"listening on {receiver.url}; end with Ctrl+C", flush=True)  # noqa: T201
+        print(f"listening on {receiver.url}; stop with Ctrl+C", flush=True)  # noqa: T201
         try:
             receiver.stopping.wait()
         except KeyboardInterrupt:

@@ -133,9 +133,8 @@ class BudgetedBlock(Block[Opened]):
         """
         raise TypeError(
             f"a {type(self).__name__} cannot be pickled or copied: it is measured in this process. "
-            "Open one where the work is done; child processes find their parent's record by "
-            "themselves, in the environment. Its record, or snapshot() while it is open, can be "
-            "pickled"
+            "Open one where the work is done; child processes find their parent's record in the "
+            "environment. Its record, or snapshot() while it is open, can be pickled"
         )
 
     def _begin_budget(self: Any, around: Any, sampler: Sampler) -> None:

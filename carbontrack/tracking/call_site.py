@@ -568,7 +568,7 @@ class CallSite(CallRows):
                     call.end("interrupted")
                 except Exception as error:  # the row of all others must be written
                     pass_on(error)
-                    _log.exception("a call of %s could not be ended", self.name)
+                    _log.exception("a call of %s could not be closed", self.name)
 
     def forget_parent(self) -> None:
         """Start anew in a child process."""

@@ -138,7 +138,7 @@ def wrap_stoppable(
     kind = _kind_of(function)
     if kind in ("generator", "async generator"):
         raise ConfigError(
-            "on_exceed cannot stop a generator; open a block with `with track(...)` inside of it"
+            "on_exceed cannot stop a generator; open a block with `with track(...)` inside it"
         )
 
     async def stoppable_coroutine(*args: Any, **kwargs: Any) -> Any:

@@ -149,7 +149,7 @@ def end_abandoned() -> None:
             if not isinstance(error, Exception):  # a handler of a signal; the next edge does it
                 raise
             pass_on(error)
-            _log.exception("a block that was left could not be ended")
+            _log.exception("a block could not be closed when it was left")
         _ending.discard(handle)
         with suppressed(ValueError):
             dead.remove(handle)

@@ -75,8 +75,8 @@ class Pending(CallSite):
         if len(self._named) >= self._most_names and name != OTHER:
             self.session.warn(
                 f"names {self.name}",
-                f"there are more than {self._most_names} names of calls; from {name!r} on, new "
-                f"ones are counted together as {OTHER!r}",
+                f"there are more than {self._most_names} names of calls; starting with {name!r}, "
+                f"new ones are counted together as {OTHER!r}",
             )
             return self._named.get(OTHER) or self._new_name(OTHER)
         callee = Callee(name, self.labels, "named")

@@ -163,9 +163,9 @@ def leave_overlapping(ended: Any) -> None:
         return
     ended.session.warn(
         f"overlap {ended.name} {inner.name}",
-        f"{ended.name!r} was closed before {inner.name!r}, which had been opened inside it; "
-        f"{inner.name!r} counts as a run of its own from there on. Close blocks in the reverse "
-        "order of opening them, best with `with`",
+        f"{ended.name!r} was closed before {inner.name!r}, which was opened inside it; "
+        f"{inner.name!r} counts as a separate run from then on. Close blocks in the reverse order "
+        "of opening, best with `with`",
     )
     if ended.is_block:
         while inner is not ended and not inner.is_block:

@@ -109,7 +109,7 @@ class Propagator:
             self._write(self._restore_to if said is None else said)
         except Exception as error:  # a failed write must not stop the program's block
             pass_on(error)
-            LOGGER.exception("child processes could not be told which run they belong to")
+            LOGGER.exception("the run id could not be passed to child processes")
 
     def forget_parent(self) -> None:
         """In a forked child the roots that were open are the parent's; take it as the parent."""

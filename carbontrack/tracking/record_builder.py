@@ -506,7 +506,7 @@ class RecordBuilder:
             measured = self._measured(window, sums)
         except Exception as error:
             pass_on(error)
-            _log.exception("the figures of a record could not be made")
+            _log.exception("the values of a record could not be computed")
             measured = {}
         return {
             **subject.columns(self.resource.labels),

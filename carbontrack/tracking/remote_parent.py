@@ -164,7 +164,7 @@ class RemoteParents:
                 self._update(now_s)
             except Exception as error:  # this is the program's thread
                 pass_on(error)
-                LOGGER.exception("what other processes have open could not be read")
+                LOGGER.exception("the open spans of other processes could not be read")
             finally:
                 self._looked_at_s, self._is_looking = now_s, False
 

@@ -95,7 +95,7 @@ class RunIdentity:
             except Exception as error:  # for lack of descriptors, for example
                 pass_on(error)
                 self.remote_parents = None
-                _log.exception("what the parent process has open could not be looked for")
+                _log.exception("the open spans of the parent process could not be read")
         if self.remote_parents is not None:
             with self.sampler.lock:
                 self.sampler.tick_listeners.add(self)
@@ -184,7 +184,7 @@ class RunIdentity:
         self.uncounted_calls += 1
         self._warnings.warn(
             f"closed {name}",
-            f"{name} is called after its tracker was closed, and its calls are not counted; "
+            f"{name} was called after its tracker was closed, so its calls are not counted; "
             f"{self.uncounted_calls} calls so far",
         )
 
@@ -231,7 +231,7 @@ class RunIdentity:
             self._said_end = True
         except Exception as error:  # the row must be written
             pass_on(error)
-            text = f"child processes cannot be told when their parent's block has ended: {error}"
+            text = f"child processes cannot detect when their parent's block ends: {error}"
             if self._checkpoints is not None and self._checkpoints.trouble:  # the user knows
                 _log.debug("%s", text)
             else:
@@ -435,7 +435,7 @@ class Session(RunIdentity):
                 lost = self.lost_records
                 LOSSES.add(f"{sink!r}: {getattr(error, 'reason', '') or repr(error)}")
                 self._warnings.warn(
-                    f"write {sink!r}", f"{sink!r} did not take a record: {error!r}; {lost} so far"
+                    f"write {sink!r}", f"{sink!r} did not accept a record: {error!r}; {lost} so far"
                 )
 
     def _keep_timeline(self, span: Any) -> None:
@@ -464,8 +464,8 @@ class Session(RunIdentity):
                     one.interrupt()
                 except Exception as error:
                     pass_on(error)
-                    LOSSES.add(f"what was open: {error!r}")
-                    _log.exception("something that was open could not be written")
+                    LOSSES.add(f"still open: {error!r}")
+                    _log.exception("the record of an open span could not be written")
         if self.sinks:
             from carbontrack.sinks.capabilities import HurriedSink
 

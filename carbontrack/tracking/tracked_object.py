@@ -70,8 +70,8 @@ def refuse_order(function: object, above: str) -> NoReturn:
         ConfigError: always.
     """
     raise ConfigError(
-        f"track would count nothing above {above}, whose {type(function).__name__} is not what "
-        f"is called later; put it next to the function: {above}, then @track, then def"
+        f"track would count nothing above {above}, because the {type(function).__name__} that it "
+        f"returns is not called later; put it next to the function: {above}, then @track, then def"
     )
 
 

@@ -92,10 +92,10 @@ class Tracker:
             TypeError: always; it says what to do instead.
         """
         raise TypeError(
-            "a Tracker cannot be pickled or copied: its meters, files and thread are this "
-            "process's. Make it where the work is done, with carbontrack.auto(...) or @track in "
-            "the module that the worker imports; child processes find their parent's record by "
-            "themselves, in the environment"
+            "a Tracker cannot be pickled or copied: its meters, files and thread belong to this "
+            "process. Create it where the work is done, with carbontrack.auto(...) or @track in "
+            "the module that the worker imports; child processes find their parent's record in the "
+            "environment"
         )
 
     @property
@@ -112,7 +112,7 @@ class Tracker:
             ConfigError: the name is no text, or the tracker has been closed.
         """
         if self._session.closed:
-            raise ConfigError("this tracker has been closed; make a new one")
+            raise ConfigError("this tracker has been closed; create a new one")
         return Span(self._session, name, labels=labels)
 
     def close(self) -> None:

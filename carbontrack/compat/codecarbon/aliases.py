@@ -79,9 +79,9 @@ class _Aliases:
             return ModuleSpec(name, self, origin=f"{_HOME}, {name}", is_package=True)  # type: ignore[arg-type]
         if name.startswith(f"{NAME}."):
             raise ImportError(
-                f"{name} is not offered: carbontrack stands in for codecarbon in this program, "
-                f"and has the public names of {INTERFACE} only. If the program cannot do without "
-                f"it, run it with the codecarbon package.",
+                f"{name} is not available: carbontrack replaces codecarbon in this program and has "
+                f"only the public names of {INTERFACE}. If the program needs it, run it with the "
+                "codecarbon package.",
                 name=name,
             )
         return None
@@ -136,6 +136,6 @@ def _tell_of_the_real_one() -> None:
     found = PathFinder.find_spec(NAME)
     if found is not None and is_first_to_say_codecarbon():
         LOGGER.warning(
-            "the codecarbon package at %s is not used: carbontrack stands in for it",
+            "the codecarbon package at %s is not used: carbontrack replaces it",
             found.origin or "an unknown place",
         )

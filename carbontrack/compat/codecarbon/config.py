@@ -46,10 +46,10 @@ def _flag(text: object) -> bool:
 
 _IS_OURS = "carbontrack chooses the counters itself, and no energy is counted twice"
 _NO_ACCOUNT = (
-    "carbontrack has no service with accounts; send records to a server of yours with "
+    "carbontrack has no hosted service; send records to your own server with "
     "CARBONTRACK_OUTPUT=https://…"
 )
-_IS_SCRAPED = "carbontrack.integrations.prometheus is scraped, and pushes nothing"
+_IS_SCRAPED = "carbontrack.integrations.prometheus is scraped; it pushes nothing"
 PARAMETERS: Mapping[str, Parameter] = {
     "project_name": Parameter("codecarbon"),
     "measure_power_secs": Parameter(15.0, float),
@@ -170,7 +170,9 @@ def refuse_unknown(given: Iterable[str], allowed: Iterable[str]) -> None:
         if name in names:
             continue
         if name in PLACES:
-            raise TypeError(f"{name!r} is an argument of OfflineEmissionsTracker, and not of this")
+            raise TypeError(
+                f"{name!r} is an argument of OfflineEmissionsTracker, not of this class"
+            )
         raise TypeError(
             f"CodeCarbon's trackers have no parameter {name!r}{nearest(name, sorted(names))}"
         )
@@ -185,7 +187,7 @@ def _value(name: str, parameter: Parameter, given: Any) -> Any:
         return given
     value, error = attempt(parameter.read, given)
     if error is not None:
-        LOGGER.error("%s=%r is no such value, and is ignored", name, given)
+        LOGGER.error("%s=%r is not a valid value and is ignored", name, given)
         return parameter.default
     return value
 
@@ -207,7 +209,7 @@ def external_config(
     found |= codecarbon_variables(environ)
     for name in sorted(found.keys() - ALL.keys() - {*_ITS_COMMANDS}):
         if near := nearest(name, ALL):
-            warn_once(f"no parameter is called {name!r}, as the configuration says{near}")
+            warn_once(f"there is no parameter {name!r}, which the configuration names{near}")
     return found
 
 
@@ -219,7 +221,7 @@ def _of_a_project(path: Path) -> dict[str, str]:
     found = _of_file(path)
     name = found.get("output_file", "")
     if name and not name.strip().lower().endswith(".csv"):
-        LOGGER.error("output_file=%r in %s does not end in .csv, and is ignored", name, path)
+        LOGGER.error("output_file=%r in %s does not end in .csv and is ignored", name, path)
         del found["output_file"]
     return found
 
@@ -228,6 +230,6 @@ def _of_file(path: Path) -> dict[str, str]:
     parser = configparser.ConfigParser(interpolation=None)
     _, error = attempt(parser.read, path, encoding="utf-8")
     if error is not None:  # no text, no configuration, or nothing that may be read
-        LOGGER.error("%s cannot be read, and is ignored: %s", path, error)
+        LOGGER.error("%s cannot be read and is ignored: %s", path, error)
         return {}
     return dict(parser[SECTION]) if parser.has_section(SECTION) else {}

@@ -156,7 +156,7 @@ def _move_away(path: Path) -> None:
             break
         name = f"{path.name}_{number}.bak"
     path.rename(path.with_name(name))
-    LOGGER.warning("%s has other columns than these rows, and is kept as %s", path, name)
+    LOGGER.warning("%s has different columns from these rows and is kept as %s", path, name)
 
 
 def _names(text: str) -> list[str]:

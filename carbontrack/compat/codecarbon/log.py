@@ -34,7 +34,7 @@ def set_level(level: int | str | None) -> None:
     elif isinstance(level, str) and level.strip().upper() in _LEVELS:
         LOGGER.setLevel(level.strip().upper())
     elif level is not None:
-        LOGGER.error("log_level=%r is no level, and is ignored", level)
+        LOGGER.error("log_level=%r is not a log level and is ignored", level)
 
 
 class _Preamble(logging.Filter):

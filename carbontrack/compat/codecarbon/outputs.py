@@ -32,9 +32,9 @@ class OutputMethod(str, Enum):
 
 
 _ELSEWHERE: Mapping[OutputMethod, str] = {
-    OutputMethod.API: "it has no service with accounts; name a server of yours with "
+    OutputMethod.API: "it has no hosted service; name your own server with "
     "emissions_endpoint, or with CARBONTRACK_OUTPUT=https://…",
-    OutputMethod.PROMETHEUS: "carbontrack.integrations.prometheus is scraped, and pushes nothing",
+    OutputMethod.PROMETHEUS: "carbontrack.integrations.prometheus is scraped; it pushes nothing",
     OutputMethod.LOGFIRE: "carbontrack.integrations.opentelemetry exports to any backend",
     OutputMethod.BOAMPS: "`carbontrack report --format boamps` writes a BoAmps report",
 }
@@ -73,7 +73,7 @@ class FileOutput(BaseOutput):
         self, output_file_name: str, output_dir: str, on_csv_write: str = "append"
     ) -> None:
         if on_csv_write not in ("append", "update"):
-            raise ValueError(f"on_csv_write is 'append' or 'update', not {on_csv_write!r}")
+            raise ValueError(f"on_csv_write must be 'append' or 'update', not {on_csv_write!r}")
         if not os.path.exists(output_dir):  # noqa: PTH110 - a text, as theirs
             raise OSError(f"Folder {output_dir!r} doesn't exist")
         self.output_file_name, self.output_dir = output_file_name, output_dir

@@ -30,7 +30,7 @@ def _of_cloud(conf: Conf) -> str | None:
     if not provider:
         return None
     if not region:
-        LOGGER.error("cloud_provider says nothing without cloud_region")
+        LOGGER.error("cloud_provider has no effect without cloud_region")
         return None
     code = names.cloud_code(str(provider), str(region))
     if code is None:
@@ -44,7 +44,7 @@ def _of_country(conf: Conf) -> str | None:
         return _known(part) if part else None
     found = _known(country)
     if found is None:
-        LOGGER.error("country_iso_code=%r is not known; the world's average is used", country)
+        LOGGER.error("country_iso_code=%r is not known; the world average is used", country)
         return None
     within = names.part_of(found, str(part)) if part else None
     return within or found

@@ -74,7 +74,7 @@ def _number(name: str, conf: Conf) -> float | None:
     number: float | None = conf[name]
     if number is None or 0.0 <= number < math.inf:
         return number
-    LOGGER.warning("%s=%r is no number from 0 on, and is ignored", name, number)
+    LOGGER.warning("%s=%r is not a number of 0 or more and is ignored", name, number)
     return None
 
 

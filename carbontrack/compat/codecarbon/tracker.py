@@ -114,7 +114,7 @@ class BaseEmissionsTracker:
         if RUNNING and self._settings.scope == "process":
             warn_once(
                 "trackers in tracking_mode='process' that run at the same time share the energy of "
-                "the process among them: their rows add up to it"
+                "the process: their rows add up to it"
             )
         RUNNING.add(self)
         return run, live
@@ -315,7 +315,7 @@ def kept_in(do: Callable[[], T]) -> T | None:
     """What `do` returns; what it raises is logged, as in CodeCarbon, and None."""
     result, error = attempt(do)
     if error is not None:
-        LOGGER.error("nothing more is measured here: %s", error, exc_info=error)
+        LOGGER.error("measuring stops here: %s", error, exc_info=error)
     return result
 
 
@@ -341,7 +341,8 @@ def _check(conf: Conf, frames: int) -> None:
         )
     if not conf["allow_multiple_runs"]:
         warn_once(
-            "allow_multiple_runs=False makes no lock file here: trackers may run side by side"
+            "allow_multiple_runs=False creates no lock file here: several trackers may run at the "
+            "same time"
         )
 
 
@@ -352,9 +353,9 @@ def _warn_of_unknown(record: Record) -> None:
             warn_once(f"the energy of the {component.upper()} is not known; the row says 0.0")
     if record.region_basis == "unknown":
         warn_once(
-            "no place is named, and none is looked up on the network: give "
-            'OfflineEmissionsTracker(country_iso_code="FRA"), or set the environment\'s '
-            "CODECARBON_COUNTRY_ISO_CODE=FRA"
+            "no country is set, and none is looked up over the network: give "
+            'OfflineEmissionsTracker(country_iso_code="FRA"), or set '
+            "CODECARBON_COUNTRY_ISO_CODE=FRA in the environment"
         )
     if record.emissions_g is None and record.energy_kwh is not None:
         warn_once("the carbon intensity is not known; the row says 0.0 kg")

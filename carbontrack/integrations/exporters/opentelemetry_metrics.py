@@ -56,7 +56,7 @@ class MetricsOfProvider:
         _check(None, tracker)
         if tracker is not None and tracker is not self._tracker:
             raise ConfigError(
-                "instrument: this provider has the metrics of another tracker, or all"
+                "instrument: this provider already exports another tracker, or all of them"
             )
         self.is_on = True
         if self._tracker is None:

@@ -15,11 +15,14 @@ from carbontrack.system.log import OnceLog
 LIVE = {
     "meter_energy_joules": (("meter", "component", "basis"), "Energy while anything was measured."),
     "missed_reads": ((), "Failed reads of single meters."),
-    "lost_records": ((), "How often an output has not taken a record."),
+    "lost_records": ((), "Records that an output did not accept."),
     "power_watts": (("component",), "Power of the meters now, while anything is measured."),
     "open_energy_joules": (("name",), "Energy so far of the blocks that are open, times PUE."),
     "open_emissions_grams": (("name",), "Emissions so far of the blocks that are open, g CO2e."),
-    "grid_intensity_grams_per_kilowatt_hour": (("region", "source"), "Emissions of a kWh, g CO2e."),
+    "grid_intensity_grams_per_kilowatt_hour": (
+        ("region", "source"),
+        "Carbon intensity, g CO2e per kWh.",
+    ),
 }
 _COUNTERS = ("meter_energy_joules", "missed_reads", "lost_records")
 _FACTS = {
@@ -53,7 +56,7 @@ class CarbontrackCollector:
         """The families as of one reading; what is unknown has no sample."""
         found, error = attempt(self._view.look)
         if error is not None:  # or the program's own metrics would be missing as well
-            self._log.say("what is live could not be exported", logging.ERROR, error)
+            self._log.say("live values could not be exported", logging.ERROR, error)
         look = found or LiveFigures()
         sums: dict[tuple[str, Key], float] = {}
         for name, labels, value in self._samples(look):

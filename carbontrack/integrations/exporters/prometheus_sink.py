@@ -56,7 +56,9 @@ class PrometheusSink:
             elif registry is not None:
                 registry.register(self)
         except ValueError as error:
-            raise ConfigError(f"PrometheusSink: {error}; one is enough for all trackers") from error
+            raise ConfigError(
+                f"PrometheusSink: {error}; one sink is enough for all trackers"
+            ) from error
 
     def exports_to(self, registry: CollectorRegistry, labels: Sequence[str]) -> bool:
         """Whether it is registered there, with these labels."""

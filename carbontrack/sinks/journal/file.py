@@ -228,7 +228,7 @@ READ_LIMIT = 2 * SIZE_LIMIT
 """Bytes above which a file is no journal."""
 _KEY_LIMIT = 500_000
 """Entries above which a file is no journal: so many records do not fit into one."""
-_NOT_REGULAR = "it is no regular file, or a huge one"
+_NOT_REGULAR = "it is not a regular file, or it is too large"
 COMPACT_ABOVE = 256 << 10
 """Bytes above which a file whose entries are mostly outdated is compacted."""
 
@@ -587,7 +587,7 @@ def _put_away(file: JournalFile) -> None:
         file.on_set_aside(file.path, FOREIGN)
 
 
-FOREIGN = "there are lines in it that are no entries of a journal"
+FOREIGN = "it contains lines that are not journal entries"
 
 
 def _draft_of(path: Path) -> Path:

@@ -337,8 +337,8 @@ class Journal:
             reason = failure.strerror or str(failure)
             self._warnings.warn(
                 str(failure.errno),
-                f"the journal in {self.state_dir} cannot be written: {reason}; what is not yet "
-                f"delivered would be lost if this process were killed now",
+                f"the journal in {self.state_dir} cannot be written: {reason}; records that are "
+                "not yet delivered would be lost if this process were killed now",
             )
         return failure is None
 
@@ -383,7 +383,7 @@ class Journal:
             self._warnings.warn(
                 "full",
                 f"the journal in {self.state_dir} is full; {self.lost_records} records that could "
-                f"not be delivered have been given up so far, oldest first",
+                "not be delivered have been discarded so far, oldest first",
             )
             file.put_lines({key: line})
 
@@ -476,7 +476,7 @@ def _names_in(place: Path, most: int | None) -> list[str]:
 def warn_unreadable(warnings: RateLimitedLog, path: Path, error: OSError) -> None:
     """Warn of a journal that cannot be read, or of their folder."""
     reason = error.strerror or str(error)
-    warnings.warn(str(error.errno), f"{path} cannot be read: {reason}; its entries stay in it")
+    warnings.warn(str(error.errno), f"{path} cannot be read: {reason}; its entries are kept in it")
 
 
 def queued(file: JournalFile, output: str, limit: int) -> list[Record]:

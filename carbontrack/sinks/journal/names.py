@@ -129,8 +129,10 @@ class SetAside:
         if self.first is None:
             return None
         path, reason = self.first
-        what = "a file is no journal" if self.count == 1 else f"{self.count} files are no journals"
+        what = (
+            "a file is not a journal" if self.count == 1 else f"{self.count} files are not journals"
+        )
         return (
-            f"{what} that can be understood, and set aside in {path.parent.parent / ASIDE_FOLDER}; "
+            f"{what} that can be read; moved to {path.parent.parent / ASIDE_FOLDER}; "
             f"the first: {path.name}: {reason}"
         )

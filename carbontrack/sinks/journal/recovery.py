@@ -68,8 +68,8 @@ def opener(*, is_ours: bool) -> OpenSink:
 def _file_sink(output: str) -> Sink:
     if plugin_of(output) is not None:
         raise SinkError(
-            f"{told(output)} is handed nothing from a state_dir that a project's file has chosen; "
-            "set state_dir in the environment or in your own config.toml"
+            f"{told(output)} receives nothing from a state_dir that a project's file has set; set "
+            "state_dir in the environment or in your own config.toml"
         )
     return sink_for(output)
 
@@ -267,7 +267,10 @@ def trouble_of_writing(record: Record, output: str, open_sink: OpenSink) -> str 
     if is_url(output):
         return trouble_of_address(output)
     if is_file(output) and not _is_place(output):
-        return f"{output!r:.200} is no full path, and the folder in which it began is not known"
+        return (
+            f"{output!r:.200} is not an absolute path, and the directory in which the run started "
+            "is not known"
+        )
     return _trouble_of(record, output, open_sink)
 
 
@@ -296,8 +299,8 @@ def _give_up(file: JournalFile, state_dir: Path, now: datetime) -> None:
         path = write_dead_letters(state_dir, key[1], [record], result, now=now)
         file.drop([key])
         LOGGER.warning(
-            "%s could not be written for a week; its records are set aside in %s, and tried again "
-            "by: carbontrack sync --dead-letters", told(key[1]), path
+            "%s could not be written for a week; its records were moved to %s; to try again, run: "
+            "carbontrack sync --dead-letters", told(key[1]), path
         )  # fmt: skip
 
 

@@ -317,5 +317,5 @@ def listening(address: Address) -> socket.socket:
         pass_on(error)
         raise ConfigError(
             f"--listen {address[0]}:{address[1]}: {error.strerror or error}; another relay or "
-            "program may listen there: name another port"
+            "program may be using it: choose another port"
         ) from None

@@ -121,7 +121,9 @@ class OtherUsers:
             )
         except (OSError, subprocess.SubprocessError) as error:
             pass_on(error)
-            self._warnings.warn("start", f"{folder}: no process with its owner's rights: {error}")
+            self._warnings.warn(
+                "start", f"{folder}: no process can run with its owner's rights: {error}"
+            )
             self._unfinished.add(folder)
             return
         self._running[folder] = process, now_s
@@ -137,9 +139,12 @@ class OtherUsers:
         if code == 0:
             return
         self._unfinished.add(folder)
-        why = "something still waits there"
+        why = "records are still waiting there"
         if not has_ended:  # one that could not be loaded ends with 1 as well
-            why = f"what gathers there has ended with {code}; can its owner load carbontrack?"
+            why = (
+                f"the process that gathers there exited with {code}; can its owner import "
+                "carbontrack?"
+            )
         self._warnings.warn("code", f"{folder}: {why}")
 
 

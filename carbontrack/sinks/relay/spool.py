@@ -124,7 +124,9 @@ class Spool:
             lines = self._lines(file, rows)
             wanted = sum(map(len, lines.values()))
             if self._size() + wanted > self._limit_bytes:
-                return RefusedRequest(503, "the relay's space is full", retry_after_s=_RETRY_FULL_S)
+                return RefusedRequest(
+                    503, "the relay's storage is full", retry_after_s=_RETRY_FULL_S
+                )
             if lines:
                 file.put_lines(lines)
         except OSError as error:

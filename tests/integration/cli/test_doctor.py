@@ -382,7 +382,7 @@ def test_a_calibration_is_shown(doctor: Doctor, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "carbontrack", "calibrate", "50:110", "100:170"]
     subprocess.run(command, env=environ, cwd=tmp_path, check=True, capture_output=True, timeout=60)
     shown = " ".join(doctor().stdout.split())
-    assert "the wall draws 50.0 W + 1.200 x metered (calibrated with 2 readings)" in shown
+    assert "wall power is 50.0 W + 1.200 x metered (calibrated with 2 readings)" in shown
 
 
 def test_a_key_in_an_address_is_not_shown(doctor: Doctor) -> None:

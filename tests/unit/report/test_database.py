@@ -59,8 +59,8 @@ def test_only_a_table_is_read_or_written(
     except sqlite3.OperationalError as error:  # an SQLite without full-text search
         pytest.skip(str(error))
     assert read(path) == ([], 1)
-    assert "no table, but a view or a virtual table" in caplog.text
-    with pytest.raises(ConfigError, match="no table, but a view"):
+    assert "a view or a virtual table, not a table" in caplog.text
+    with pytest.raises(ConfigError, match="a view or a virtual table"):
         SqliteSink(path)
 
 

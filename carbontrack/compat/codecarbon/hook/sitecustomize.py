@@ -21,8 +21,8 @@ class _Door:
             from carbontrack.compat.codecarbon import aliases
         except ImportError as error:
             sys.stderr.write(
-                "carbontrack: codecarbon is left as it is in this program, as carbontrack cannot "
-                "be imported by " + str(sys.executable) + ": " + str(error) + "\n"
+                "carbontrack: codecarbon is not replaced in this program, because carbontrack "
+                "cannot be imported by " + str(sys.executable) + ": " + str(error) + "\n"
             )
             return None
         return aliases.put_in_front().find_spec(name)
