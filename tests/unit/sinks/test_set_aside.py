@@ -164,7 +164,7 @@ def test_a_command_tells_it_too(tmp_path: Path, caplog: pytest.LogCaptureFixture
     for number in range(20):
         (place / f"{number}.journal").write_bytes(b"garbage\n")
     assert drain(tmp_path / "state") == []
-    assert [record.message[:24] for record in caplog.records] == ["20 files are not journals "]
+    assert [record.message[:26] for record in caplog.records] == ["20 files are not journals "]
 
 
 @pytest.mark.parametrize("kind", CONTENTS)
