@@ -206,7 +206,7 @@ class LoopCourse:
 
 
 def forecast_verdict(budget: Budget, found: Forecast | None, record: Record) -> Verdict | None:
-    """The verdict on a forecast; "over" if even its lower bound exceeds the budget.
+    """The verdict on a forecast: "over" if even its lower bound exceeds the budget.
 
     The lower bound is that of the extrapolation times the ratio of the record's lower bound to its
     best estimate, so that it includes the uncertainty of the meters.

@@ -26,9 +26,9 @@ def wait_for_green(
 
     Without `source`, the live source of the settings is used (`region`, `intensity_source` and
     others may be given here, too). It is queried on this thread, once a minute at most. `tell` is
-    called after each query with the intensity and the seconds that are left. Ctrl-C ends the wait
-    as it ends any other call. Returns True if the intensity fell below the limit. Under
-    CARBONTRACK_DISABLE it returns False at once.
+    called after each query with the intensity and the remaining seconds. Ctrl-C ends the wait like
+    any other call. Returns True if the intensity fell below the limit. Under CARBONTRACK_DISABLE it
+    returns False at once.
 
     Raises:
         ConfigError: neither a source nor a live service is given; a yearly table never changes.

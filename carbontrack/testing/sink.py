@@ -1,4 +1,4 @@
-"""Sinks that keep records in memory, or refuse them."""
+"""Sinks that keep records in memory or refuse them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OpenTelemetry: the names of the metrics, and the points of each, as of one look."""
+"""OpenTelemetry: the names of the metrics, and the points of each, as of one reading."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Point = tuple[str, float, Mapping[str, str]]
 
 
 def points(look: LiveFigures, sums: WorkSums, names: BoundedKeys) -> Iterator[Point]:
-    """Every point: its metric, its value, and its attributes; what is unknown has none."""
+    """Every point: its metric, its value, and its attributes; unknown values have none."""
     yield "carbontrack.missed_reads", look.missed_reads, {}
     yield "carbontrack.lost_records", look.lost_records, {}
     for meter in look.meters:

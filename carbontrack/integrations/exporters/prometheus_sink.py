@@ -1,4 +1,4 @@
-"""Prometheus: counters of finished work, in one process or in several that share a folder."""
+"""Prometheus: counters of finished work, in one process or in several that share a directory."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class PrometheusSink:
         return registry is self._registry and tuple(labels) == self._sums.labels
 
     def begin_session(self, session: Any) -> None:
-        """Take the records of a tracker, if its scope allows that."""
+        """Accept the records of a tracker, if its scope allows that."""
         check_scope(session.ledger.attribution.scope)
         self._sums.begin_session(session)
 
@@ -78,7 +78,7 @@ class PrometheusSink:
                     self._counters[key].labels(*labels).inc(step)
 
     def close(self) -> None:
-        """Nothing: what was counted is still to be scraped."""
+        """Does nothing: the counters are still to be scraped."""
 
     def describe(self) -> Iterable[Metric]:
         """The families without samples."""
