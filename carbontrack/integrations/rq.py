@@ -1,6 +1,7 @@
 """RQ: each job is a block with the name of its function.
 
-The process that RQ forks for a job ends with `os._exit`, without `atexit`: it writes before that.
+The process that RQ forks for a job ends with `os._exit`, without `atexit`: carbontrack writes the
+rows before that.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ except ImportError as error:
 class MeasuredJobs:
     """Measures the jobs of a worker; put it before the worker: `class W(MeasuredJobs, Worker)`.
 
-    The class attribute `carbontrack` has the arguments of `track`; a wrong one: `ConfigError`.
+    The class attribute `carbontrack` has the arguments of `track`; a wrong one raises
+    `ConfigError`.
     """
 
     carbontrack: ClassVar[dict[str, Any]] = {}
@@ -35,7 +37,7 @@ class MeasuredJobs:
         super().__init__(*args, **named)
 
     def perform_job(self, job: Any, *rest: Any, **named: Any) -> Any:
-        """Run a job in a block of its own, and write the last rows of its process."""
+        """Run a job in its own block, and write the last rows of its process."""
         self._begin(job)
         try:
             return super().perform_job(job, *rest, **named)  # type: ignore[misc]

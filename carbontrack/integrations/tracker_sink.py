@@ -152,7 +152,7 @@ class TrackerSink(ABC, Generic[Run]):
             self.report(run, _named(numbers), facts, sums.step)
 
     def _is_ours(self, record: Record) -> bool:
-        """Whether this record counts for the run and is not included in another one of this process."""
+        """Whether this record counts for the run and is in no other record of this process."""
         is_inner = (record.parent_id or "").startswith(f"{record.run_id}-")
         if record.rank or is_inner or os.getpid() != self._pid:
             return False

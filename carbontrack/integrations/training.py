@@ -21,7 +21,8 @@ RECORD_ID = f"{PREFIX}record_id"
 RESUMED = "resumed_at_step"
 """The label of a training that is resumed from a checkpoint."""
 OFTEN, FORECAST_PART = 100, 0.01
-"""The first OFTEN logs each make a forecast, later ones after this share of the time so far, since a forecast from many steps takes 300 us."""
+"""The first OFTEN logs each make a forecast, later ones after this share of the time so far: a
+forecast from many steps takes 300 us."""
 _NO_PLACES = ("WORLD", "custom")
 """Regions of records without a known place: an unknown region, and that of a given intensity."""
 BRIEF = (f"{PREFIX}energy_kwh", f"{PREFIX}emissions_g")

@@ -238,7 +238,7 @@ def test_what_the_grids_interval_leaves_out_is_said_beside_it(doctor: Doctor) ->
     """For a table's figure of a country; a figure of one's own is not judged."""
     told = " ".join(doctor("--region", "FR").stdout.split())
     own = doctor("--region", "FR", CARBONTRACK_INTENSITY_G_PER_KWH="50").stdout
-    assert "0.63 to 1.73 times ours" in told
+    assert "0.63 to 1.73 times these" in told
     assert "flow-traced" not in own
 
 

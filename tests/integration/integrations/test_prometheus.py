@@ -215,7 +215,7 @@ def test_labels_that_cannot_be_labels_are_refused_at_once(registry: CollectorReg
         with pytest.raises(carbontrack.ConfigError, match="label"):
             PrometheusSink(registry, labels)  # type: ignore[arg-type]
     PrometheusSink(registry)
-    with pytest.raises(carbontrack.ConfigError, match="one is enough"):
+    with pytest.raises(carbontrack.ConfigError, match="one sink is enough"):
         PrometheusSink(registry)
 
 
