@@ -1,9 +1,6 @@
-"""Dask: each worker is a row that includes its tasks and its idle time.
+"""Dask: each worker is a row that includes its idle time; each task is a row nested in it.
 
-Each task is a row nested in it.
-
-A task runs in a coroutine, whose context its thread gets; so everything that it calls is nested in
-its row.
+A task runs in a coroutine, whose context its thread gets, so its calls are nested in its row.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Ray: each worker is a row that includes its idle time.
-
-Tasks and calls of actors are rows nested in it.
-"""
+"""Ray: each worker is a row that includes its idle time; tasks and actor calls are nested in it."""
 
 from __future__ import annotations
 
@@ -42,9 +39,7 @@ def setup(runtime_env: Mapping[str, Any] | None = None, **settings: Any) -> dict
     """
     given = dict(runtime_env or {})
     if _HOOK in given:
-        raise ConfigError(
-            f"runtime_env has a {_HOOK}; Ray allows only one, and carbontrack uses it"
-        )
+        raise ConfigError(f"runtime_env has a {_HOOK}; Ray allows only one, used by carbontrack")
     row = WorkerRow("ray worker", **settings)
 
     def begin() -> None:  # sent to the workers with what it refers to

@@ -1,7 +1,6 @@
 """RQ: each job is a block with the name of its function.
 
-The process that RQ forks for a job ends with `os._exit`, without `atexit`: carbontrack writes the
-rows before that.
+The process that RQ forks for a job ends with `os._exit`, without `atexit`; rows are written before.
 """
 
 from __future__ import annotations
@@ -24,8 +23,7 @@ except ImportError as error:
 class MeasuredJobs:
     """Measures the jobs of a worker; put it before the worker: `class W(MeasuredJobs, Worker)`.
 
-    The class attribute `carbontrack` has the arguments of `track`; a wrong one raises
-    `ConfigError`.
+    The class attribute `carbontrack` has the arguments of `track`; wrong: `ConfigError`.
     """
 
     carbontrack: ClassVar[dict[str, Any]] = {}

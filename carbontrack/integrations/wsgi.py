@@ -85,9 +85,7 @@ def _flask_template() -> Template:
     try:
         from flask import request_started
     except ImportError:
-        what = (
-            "routes=True is for Flask, which is not installed; otherwise give a function of environ"
-        )
+        what = "routes=True needs Flask, which is not installed; or give a function of environ"
         raise ConfigError(what) from None
     request_started.connect(_note_rule)
     return lambda environ: environ.get(_TEMPLATE)

@@ -218,7 +218,7 @@ class JournaledHttpSink(BufferedSink[Record]):
         return [own, *filter(None, [outbox.queue]), self]
 
     def peek(self, limit: int) -> list[Record]:
-        """The oldest records in memory, which the journal could not store, as on a read-only disk."""
+        """The oldest records in memory, which the journal could not store (read-only disk)."""
         return [record for _, record in list(self._buffer.get().entries)[:limit]]
 
     def settle(self, record_ids: Sequence[str]) -> None:

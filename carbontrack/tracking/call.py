@@ -134,10 +134,7 @@ class Call(CallAccount):
                 self._stop(self.site.now_s())
 
     def end(self, status: Status = "ok", error: str | None = None) -> None:
-        """The body has ended, or the program ends.
-
-        A second call does what the first has not done.
-        """
+        """The body has ended, or the program ends; a second call does what the first has not."""
         site, innermost = self.site, current.get()
         if innermost is self or (innermost is not None and innermost is self._span):
             thread = here.thread
@@ -240,10 +237,7 @@ class Call(CallAccount):
             self.site.keep_call()
 
     def _take(self) -> bool:
-        """Claim it, so that no other thread ends it.
-
-        False if another thread has. The lock is held.
-        """
+        """Claim its end; False if another thread has done so. The lock is held."""
         if self._running and (self in self.site.under_way or self._is_taken()):
             self.become_single()
             self.site.under_way.pop(self, None)

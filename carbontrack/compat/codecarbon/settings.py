@@ -15,15 +15,15 @@ from carbontrack.errors import CarbontrackError
 _GIB = 2**30
 _DEFAULTS = {"output": (), "pue": 1.0, "scope": "machine"}
 _WITH_DEFAULT = {"pue": "pue", "wue": "wue", "tracking_mode": "scope"}
-"""Parameters that go before carbontrack's own settings only where somebody has set them."""
+"""Parameters that take precedence over carbontrack's own settings only if they were set."""
 
 
 def settings_of(conf: Conf, region: str | None) -> Settings:
-    """The settings that these parameters mean.
+    """The settings that correspond to these parameters.
 
-    Where nobody has set a parameter, what carbontrack's own environment and files say holds, and
-    then CodeCarbon's default. Records of carbontrack are written beside CodeCarbon's rows only
-    where such an output was set.
+    If a parameter was not set, carbontrack's own environment and files apply, and then CodeCarbon's
+    default. Records of carbontrack are written in addition to CodeCarbon's rows only if such an
+    output was set.
 
     Raises:
         ConfigError: carbontrack's own environment or files cannot be used.

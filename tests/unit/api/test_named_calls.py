@@ -1,4 +1,4 @@
-"""Calls whose name is known only when they end: rows by name, CPU by who used it, waits left out."""
+"""Calls that get their name when they end: rows by name, CPU by who used it, waits left out."""
 
 from __future__ import annotations
 
