@@ -57,7 +57,7 @@ def load_settings(
         user_config: a file to read instead of the user's config.toml.
         writes: False if nothing will be written, so that outputs need not be writable.
         strict: whether a file that nobody has named, and that cannot be read, is an error too; by
-            default a note says so, and it counts as absent.
+            default this is logged, and it counts as absent.
 
     Raises:
         UnknownSettingError: an unknown name; the message has the source and the closest name.
@@ -500,7 +500,7 @@ _UNUSABLE: set[str] = set()
 
 
 def _say_unusable(path: str, error: Exception, *, strict: bool) -> None:
-    """Take a file of settings that cannot be read for absent, and say so once.
+    """Treat a settings file that cannot be read as absent, and log it once.
 
     Raises:
         ConfigError: instead, if `strict`.

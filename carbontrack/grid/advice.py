@@ -81,7 +81,7 @@ def _kind(method: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class GreenWindow:
-    """The greenest time for some work, and its saving compared with starting at once.
+    """The lowest-carbon time for some work, and its saving compared with starting at once.
 
     `saving` is a share of the emissions with the earliest possible start: 0.3 saves 30 %; None
     where the intensity at that time is unknown or zero.

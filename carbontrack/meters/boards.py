@@ -1,4 +1,4 @@
-"""Boards whose power cannot be read, by the chips in their device tree: what is done instead."""
+"""Boards whose power cannot be read, by the chips in their device tree, and the alternative."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ Module 4, BCM2712 that of Pi 500 and Compute Module 5. Not tried on hardware."""
 
 
 def board_refusals(board: str) -> tuple[Refusal, ...]:
-    """What a board has and is not read, from the chips that it is compatible with."""
+    """Sensors of a board that are not read, from the chips that it is compatible with."""
     chips = {chip.partition(",")[2] for chip in board.split()}
     return tuple(Refusal(*told) for chip, told in _UNREAD.items() if chip in chips)

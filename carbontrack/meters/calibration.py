@@ -18,7 +18,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Readings of a wall meter with those of our meters, their line, and the idle machine's power.
+    """Readings of a wall meter and of carbontrack's meters, their line, and the idle power.
 
     Attributes:
         meters: the ids of the meters that were read.
@@ -53,10 +53,10 @@ class Calibration:
 
 
 def load_calibration(path: Path) -> Calibration | None:
-    """The kept calibration; None where there is none.
+    """The stored calibration; None if there is none.
 
     Raises:
-        ConfigError: the file cannot be read, or is no calibration.
+        ConfigError: the file cannot be read, or is not a calibration.
     """
     try:
         content = read_file(path)

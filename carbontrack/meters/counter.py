@@ -201,7 +201,7 @@ _LOAD_OVER_S = 5.0
 
 
 class Stuck:
-    """Tells whether a sensor of a processor's power shows one value for ever.
+    """Detects whether a sensor of a processor's power shows one value forever.
 
     Real powers differ from reading to reading by the sensor's last digit, at steady load as well;
     here the load must have changed by half a processor, too. It is that of this process.

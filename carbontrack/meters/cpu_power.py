@@ -167,7 +167,7 @@ def _threads_held(facts: CpuFacts) -> int:
 
 
 def _has_whole_cores(facts: CpuFacts) -> bool:
-    """Whether a guest's virtual processor is a core of two threads, since its provider says so.
+    """Whether a guest's virtual processor is a core of two threads, according to its provider.
 
     AWS's 7a, 8a and hpc types (the former have parts of their own: 9R14, 9R45), Google's t2d: of
     the types with an EPYC 7B13 the others show two threads a core. Cores of ARM have one thread.

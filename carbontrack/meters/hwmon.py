@@ -3,12 +3,12 @@
 hwmon covers AMD sockets, NVIDIA Grace, Jetson modules, Ampere's processors and AMD boards. Its
 layout is in the kernel's Documentation/hwmon/sysfs-interface.rst: energyN_input in microjoules,
 powerN_average and powerN_input in microwatts, inN_input in millivolts, currN_input in milliamperes.
-These sensors are used only for components that no better meter covers. None but a chip's name and
-its labels tell what a sensor is; the number of a chip or of a sensor says nothing.
+These sensors are used only for components that no better meter covers. Only a chip's name and its
+labels identify a sensor; the number of a chip or of a sensor does not.
 
 `BatteryMeter` is the power of the whole machine, screen included, while a battery is discharged. It
-is never chosen automatically, since it overlaps with every other meter; hand it over where it is
-wanted: `Tracker(meters=[BatteryMeter.find()])`.
+is never chosen automatically, because it overlaps with every other meter; pass it explicitly:
+`Tracker(meters=[BatteryMeter.find()])`.
 """
 
 from __future__ import annotations
@@ -249,7 +249,7 @@ kernel's tegra234-p3701.dtsi and tegra234-p3767.dtsi. Not seen on hardware."""
 
 
 def _jetson(chips: Sequence[Path]) -> Iterator[Offer]:
-    """INA3221 of Jetson modules: voltages and currents of rails, which are told by their labels.
+    """INA3221 of Jetson modules: voltages and currents of rails, identified by their labels.
 
     Documentation/hwmon/ina3221.rst: channels 1 to 3; in4 to in7 are those of shunts, in microvolts.
     A rail at rest may show a few milliamperes below 0, which count in the sum.

@@ -26,7 +26,7 @@ Models = Mapping[Component, Callable[[], Meter]]
 
 
 class PluginHost(NamedTuple):
-    """What a plugin is told; later versions may tell more.
+    """The arguments of a plugin; later versions may add more.
 
     Attributes:
         sysfs, procfs: the roots of these file systems, which settings may have moved.
@@ -102,11 +102,11 @@ def join(
 ) -> Joined:
     """The meters of these plugins, and those of ours that count something else.
 
-    What a plugin raises, or what is wrong with its meters, is said, and becomes a refusal.
+    A plugin's exception, or a fault of its meters, is logged and becomes a refusal.
 
     Args:
         names: plugins as the setting spells them, "NAME" or "NAME:ADDRESS".
-        host: what each is told, but for the address.
+        host: the arguments of each, except the address.
         ours: the meters that were found without them.
         models: how to make a model of each component that has one.
         spare: those of them that stand in when a meter of ours is lost.
@@ -144,7 +144,8 @@ def _taken_from(
     """The meters of a plugin.
 
     Raises:
-        MeterUnavailable: it says so itself, something went wrong in it, its meters are not fit for
+        MeterUnavailable: the plugin raises it, something went wrong in it, its meters are not fit
+        for
             use, or some energy would be counted twice.
     """
     made: tuple[Meter, ...] = ()

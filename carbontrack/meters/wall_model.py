@@ -191,7 +191,7 @@ class WallModel:
 
 
 def with_wall_model(meters: MeterSet, server: Server) -> MeterSet:
-    """The meters, and one for what a server of this design power draws beside them.
+    """The meters, and one for the further wall power of a server with this design power.
 
     The user, who asked for it, is warned where it cannot be had.
     """

@@ -11,7 +11,7 @@ from carbontrack.values import NamedTuple
 
 SHORT_S = 0.001
 """Gaps are kept in whole milliseconds, rounded up; one that is not longer than this is left out,
-as it is what is told where none is kept."""
+because it is the answer if none is kept."""
 _LONGER_MS = float("inf")
 """More than any gap."""
 

@@ -506,7 +506,7 @@ class CounterWatch:
             self._within_s[index] = within_s
 
     def _look_closer(self) -> None:
-        """Watch all from the first reading on; their time is billed from the last pause on."""
+        """Watch all from the first reading on; their time is attributed from the last pause on."""
         if self._first is not None:
             for index in self._within_s:
                 self._closer().begin(index, *self._first)

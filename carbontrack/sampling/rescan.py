@@ -94,7 +94,7 @@ def changes(states: Sequence[MeterState], found: MeterSet) -> Changes:
     """What has to change so that nothing counts twice, and nothing that counts is given up.
 
     A GPU is one of several, known by its id. Meters of all else may be the same energy by other
-    means, so they join only where no meter that measures would be left beside them.
+    means, so they join only if no measuring meter would remain with them.
     """
     gpus = _changes(states, [meter for meter in found if meter.component == "gpu"], gpu=True)
     rest = _changes(states, [meter for meter in found if meter.component != "gpu"], gpu=False)

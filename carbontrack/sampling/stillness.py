@@ -9,7 +9,7 @@ been paused, and a clock may be one that a test moves.
 - The processors have worked meanwhile, by the system's count or our own; or ten times as long has
   passed, and several readings far from each other saw the same count.
 - A counter that has never moved since it was taken in has a tenth of the time. It is not proven:
-  the first block of a program may be short, and must not be billed 0 J by a counter that is dead.
+  the first block of a program may be short, and must not be attributed 0 J by a dead counter.
 
 A counter that moves after all is taken back, and what its stand-in has counted meanwhile is owed
 (see `carbontrack.sampling.counts`). It then has more time before it is doubted again: some are

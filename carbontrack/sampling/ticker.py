@@ -54,7 +54,7 @@ class Wakeup(threading.Event):
     """An event for one waiting thread that may be set at any instruction.
 
     `threading.Event` has a lock: a handler or a finalizer that sets one just while its thread sets
-    it would wait for itself for ever. `SimpleQueue.put` may be called again within itself.
+    it would wait for itself forever. `SimpleQueue.put` may be called again within itself.
     """
 
     def __init__(self) -> None:

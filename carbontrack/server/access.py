@@ -27,7 +27,7 @@ BASIC = {"WWW-Authenticate": 'Basic realm="carbontrack: a read token as password
 
 
 class Caller(NamedTuple):
-    """Whoever sends a request.
+    """The sender of a request.
 
     Attributes:
         project: whose records it may send or read.
@@ -113,7 +113,7 @@ class Access:
         return caller
 
     def _find(self, text: str | None) -> Caller | None:
-        """Ask the store; `text` is None for whoever needs no token."""
+        """Ask the store; `text` is None for a sender that needs no token."""
         if text is None:
             if self._tokens.has_tokens():
                 return None

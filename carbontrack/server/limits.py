@@ -14,7 +14,7 @@ from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.values import NamedTuple
 
 LONGEST_RETRY_AFTER_S = 600.0
-"""Senders wait no longer, whatever they are told."""
+"""Senders wait no longer, whatever the server asks for."""
 
 
 class Limits(NamedTuple):
@@ -31,7 +31,7 @@ class Limits(NamedTuple):
         body_s: for the body of a request, from its headers to its last byte.
         request_s: for all of a request, its answer included.
         idle_s: how long a connection is kept without a request; longer than senders keep theirs.
-        stop_s: for what is under way when the server is told to stop; what has no answer then is
+        stop_s: for requests in progress when the server is asked to stop; unanswered ones are then
             refused.
         last_s: after that, for what the store does still; then the process ends.
         connections: open at a time; those beyond are closed at once.
@@ -68,7 +68,7 @@ class Refused(Exception):  # noqa: N818 - states what happened; it becomes an an
 
     Attributes:
         status: of the answer.
-        reason: for whoever sent it; never the text of a token.
+        reason: for the sender; never the text of a token.
         headers: of the answer.
         record: the place of the record in the request that is at fault, from 0; None for others.
         wait_s: how long the sender has to wait at least, where it is to come back later: the answer

@@ -34,7 +34,7 @@ _LAST_BACKOFF_S = 0.1
 _KEEP_ALIVE_S = 15.0
 """How long a connection is kept for the next records."""
 _FAILURES_TO_TELL = 3
-"""Failures in a row after which the user is told: fewer are what retries are for."""
+"""Failures in a row after which a warning is logged; fewer are left to the retries."""
 REQUESTS_PER_MINUTE = 120
 """The most requests to one address in any minute, half of them in a row."""
 _TOO_MANY = f"more than {REQUESTS_PER_MINUTE} requests a minute are not sent"

@@ -52,9 +52,9 @@ def lasting(output: str, sink: Sink) -> str:
 
 
 def default_sink(path: str, *, journal: Journal) -> Sink:
-    """The sink of the output that nobody has chosen; where it cannot be written, records are kept.
+    """The sink of the default output; if it cannot be written, records are kept.
 
-    One warning says so, and how to get them: the measured program must not end for it.
+    One warning reports this, and how to get them: the measured program must not end because of it.
     """
     try:
         return sink_for(path, journal=journal)

@@ -81,7 +81,8 @@ class SharedFile:
     """A file of lines that begins with a header.
 
     A file with another header, such as that of an older version or another program, is left as it
-    is: `path` is then a name beside it that contains `tag`, and `original` the name that was given.
+    is: `path` is then a name next to it that contains `tag`, and `original` the name that was
+        given.
     """
 
     def __init__(
@@ -368,13 +369,13 @@ def shared_file(
     if file.path != checked:
         warn_user(
             f"{checked} has different columns, perhaps of another version or program, and is left "
-            f"unchanged; records are written to {file.path.name} beside it."
+            f"unchanged; records are written to {file.path.name} next to it."
         )
     return file
 
 
 def path_for_this_machine(path: str | os.PathLike[str], *, procfs: Path) -> Path:
-    """The checked path; on a network file system, a name beside it that only this machine uses.
+    """The checked path; on a network file system, a name next to it that only this machine uses.
 
     Raises:
         ConfigError: no record could be written there; the message says why and what to do.

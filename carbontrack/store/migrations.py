@@ -2,9 +2,9 @@
 
 A new store goes through all of them, an older one through those that it lacks, in one transaction
 that excludes other processes. What has been released is never edited: the columns of version 1 are
-written out here, though they are those of the record, since the record goes on. Whoever adds a
-column to the record adds a migration that adds it here and fills it from `extra`, where older
-servers have kept what newer clients sent.
+written out here, though they are those of the record, because the record changes. A new column of
+the record needs a migration that adds it here and fills it from `extra`, where older servers have
+kept what newer clients sent.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ KEYS_LIMIT: Final = 100
 EXTRA_LIMIT: Final = 64 << 10
 """Bytes of what such columns hold, as JSON in UTF-8."""
 OWN: Final = frozenset({"project", "received_at", "extra"})
-"""Columns that are the store's: whoever sends such a key does not decide about them."""
+"""The store's own columns: a sender of such a key does not set them."""
 TIMES: Final = ("started_at", "ended_at")
 RECOVERED: Final = "recovered"
 _DEEPEST = 32

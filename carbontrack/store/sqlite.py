@@ -105,7 +105,7 @@ class SqliteStore(Store):
 
     @contextmanager
     def _using(self, kept: _Kept, *, is_first: bool = False) -> Iterator[sqlite3.Connection]:
-        """A connection for one call; what SQLite raises is said in our words."""
+        """A connection for one call; errors of SQLite are raised as carbontrack's."""
         with kept.lock:
             try:
                 if kept.open is None or kept.file != self._file():

@@ -96,7 +96,7 @@ class ThreadCpu:
 
     On Linux the clock of a thread can be read by others; its number is computed as
     pthread_getcpuclockid(3) does it, which must not be given a thread that has ended. Elsewhere
-    others are told the CPU seconds of the process meanwhile.
+    others get the CPU seconds of the process in the meantime.
     """
 
     __slots__ = ("_last_s", "_process_s", "_since_s", "_thread")

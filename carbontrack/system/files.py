@@ -133,7 +133,7 @@ _PART_BYTES = 1 << 20
 
 
 def read_file(path: str | Path) -> bytes:
-    """The content of a regular file; a pipe is not waited for, and no device is read for ever.
+    """The content of a regular file; a pipe is not waited for, and no device is read forever.
 
     Raises:
         OSError: it cannot be opened or read, or is something else.

@@ -25,7 +25,7 @@ V = TypeVar("V")
 _CO_VARARGS = 0x04
 """`inspect.CO_VARARGS`; that module takes long to import."""
 _SELDOM_MORE = 20
-"""Exceptions raised while another one was handled that are looked at, one behind the other."""
+"""The number of chained exceptions (raised while another one was handled) that are examined."""
 _FEW = 32
 """With more entries than this, weak collections forget the dead ones as they grow."""
 

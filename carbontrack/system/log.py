@@ -228,7 +228,10 @@ class OnceLog:
         error: BaseException | None = None,
         topic: str = "",
     ) -> None:
-        """Log the text, unless it was said; of very many texts it forgets which those are."""
+        """Log the text, unless it was logged before.
+
+        Beyond very many texts, old ones are forgotten.
+        """
         topic = topic or text
         if topic not in self._said:
             if len(self._said) >= _TOPICS:
@@ -309,7 +312,7 @@ class Losses:
 
 _MOST_ENTRIES = 1000
 _MOST_REASONS = 5
-"""Reasons that are told apart."""
+"""The most different reasons that are kept."""
 LOSSES = Losses()
 last_of_worker(LOSSES.say)
 

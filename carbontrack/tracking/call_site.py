@@ -167,7 +167,7 @@ class Callee(NamedTuple):
 
     @property
     def key(self) -> Hashable:
-        """The key by which decorated functions are told apart."""
+        """The key that distinguishes decorated functions."""
         return self.name, repr(plain(self.labels)), self.code
 
 
@@ -279,8 +279,8 @@ class CallRows:
     def row_id(self) -> str:
         """The id of the row that short calls go to; a call inside one names it as its parent.
 
-        A call that has claimed it gives it back unless it turns out to be long. Until then it is
-        told to all, as the window has no other id in the end.
+        A call that has claimed it gives it back unless it turns out to be long. Until then all
+        receive it, because the window has no other id in the end.
         """
         with self.sampler.lock:
             lent: Any = None if self.lent is None else self.lent()

@@ -2,8 +2,8 @@
 
 It is counted by the next one outwards. Where there is none it becomes a root: what it used up to
 that moment is in the row of the span that ended, what it uses from then on in a row of its own. A
-root likewise begins a new row when a record of another process begins or ends to hold it. The
-functions are called with the sampler's lock held, where they do not say otherwise.
+root also begins a new row when a record of another process begins or stops including it. The
+functions are called with the sampler's lock held, unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _hold(span: Any) -> None:
 def split(
     span: Any, mark: Mark, at: datetime, parent: Parent, *, has_row: bool = False
 ) -> list[Record]:
-    """End a span's row at `mark`, and begin its next there; likewise those of the spans inside it.
+    """End a span's row at `mark`, and begin its next there; also those of the spans inside it.
 
     `at` is the wall-clock time of the mark, `parent` that of the row which ends. Returns the
     records until `mark` of the spans that have rows; they have new ids, as each span keeps its own.

@@ -44,7 +44,7 @@ class Propagator:
         self._find_identity = identity
         self._identity: str | None = None
         self._open: dict[int, str] = {}
-        """What is said of the open roots, the oldest first."""
+        """The descriptions of the open roots, the oldest first."""
         self._written: str | None = None
         """What we last wrote to the environment."""
         self._before: str | None = None
@@ -52,7 +52,7 @@ class Propagator:
         self._restore_to: str | None = None
         """What to restore when no root is open any more."""
         self._inherited: str | None = None
-        """In a forked child: what was said of the root that was open in the parent process."""
+        """In a forked child: the description of the root that was open in the parent process."""
         remember(self)
 
     def original_parent(self, found: str | None) -> str | None:
@@ -69,7 +69,7 @@ class Propagator:
 
     @property
     def inherited(self) -> str | None:
-        """In a forked child: what was said of the root that was open in the parent process."""
+        """In a forked child: the description of the root that was open in the parent process."""
         return self._inherited
 
     @property
@@ -82,7 +82,7 @@ class Propagator:
     def inject(self, key: int, said: str | None) -> None:
         """A root has been opened: new child processes get it as their parent.
 
-        `key` tells it apart from other roots; `said` is what is said of it, see `context_text`.
+        `key` identifies it among the roots; `said` is its description, see `context_text`.
         """
         if said is None or threading.current_thread() is not threading.main_thread():
             return
@@ -119,7 +119,7 @@ class Propagator:
 
 
 def context_text(record_id: str, identity: str, scope: str, state_dir: Path | None) -> str:
-    """What is said of a record's span or call to child processes, see `ParentContext`.
+    """The description of a record's span or call for child processes, see `ParentContext`.
 
     Args:
         record_id: the record.

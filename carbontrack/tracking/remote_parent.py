@@ -3,11 +3,11 @@
 What a process uses is in the record of a run in another process as long as that run's meters count
 it: a tracker of scope "process" counts its descendants, one of scope "machine" everything on this
 boot. Nothing of this is assumed. The ancestors of this process are read from procfs, and what they
-have open from their journals, whoever started this process and whenever. What the environment says
-of the parent decides where the journals do not.
+have open from their journals, whichever process started this one and whenever. The environment's
+description of the parent decides if the journals do not.
 
-A run that ends while its process has children says so in a small file beside the journal, with the
-instant of its end, so that a child that goes on can tell what it used before from what it used
+A run that ends while its process has children writes the instant of its end to a small file next to
+the journal, so that a child that continues can separate what it used before from what it used
 after. Without that file the cut is where the child last saw the run open.
 """
 
@@ -44,7 +44,7 @@ _MOMENT_S = 0.1
 """The longest time between two records, as between two blocks of a loop, that is no gap."""
 _FOLDER = "ended"
 _ENDS_LIMIT = 1 << 16
-"""Bytes of a file of ends above which it is begun anew; a child needs the last ones only."""
+"""Bytes of a file of ends above which it is rewritten; a child needs only the last ones."""
 _STALE_S = 86_400.0
 """The age at which the file of a process that has ended is removed: its children have read it."""
 _STALE_LOOKS = 64

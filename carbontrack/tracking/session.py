@@ -171,7 +171,7 @@ class RunIdentity:
         return next(self.numbers)
 
     def context_of(self, record_id: str) -> str:
-        """What is said of a record to child processes."""
+        """The description of a record for child processes."""
         state_dir = None if self._checkpoints is None else self._checkpoints.state_dir
         return context_text(record_id, self._identity(), self.ledger.attribution.scope, state_dir)
 
@@ -241,7 +241,7 @@ class RunIdentity:
         return process_identity() if self.propagator is None else self.propagator.identity
 
     def forget_ends(self) -> None:
-        """Remove what was said to child processes, unless there still are some."""
+        """Remove the description for child processes, unless there still are some."""
         if not self._said_end or self._checkpoints is None:
             return
         from carbontrack.tracking.remote_parent import forget_ends  # is loaded

@@ -200,7 +200,7 @@ class Journal:
         """Keep what an open run has used so far, in place of its last checkpoint.
 
         `outputs` are the destinations of its record: absolute paths and URLs; `timeline` is for
-        the timeline files beside them; `is_sum`: it is the sum of short calls, not an open span.
+        the timeline files next to them; `is_sum`: it is the sum of short calls, not an open span.
         False if it could not be kept.
         """
         key = (RUN, record.record_id)

@@ -21,7 +21,7 @@ MORE_SUFFIX = ".more"
 NUMBERED = 4
 """Journals of one process that are numbered, so that others find them without listing a folder."""
 ASIDE_FOLDER = "journal-set-aside"
-"""The folder, beside that of the journals, of what cannot be understood."""
+"""The directory, next to that of the journals, for files that cannot be read."""
 
 
 def name_of(boot_id: str, pid: int, started_ticks: int) -> str:
@@ -125,7 +125,7 @@ class SetAside:
         self.first = self.first or (path, reason)
 
     def text(self) -> str | None:
-        """What is said of them; None if there are none."""
+        """The message about them; None if there are none."""
         if self.first is None:
             return None
         path, reason = self.first

@@ -64,7 +64,7 @@ class Bounds(NamedTuple):
     """What an endpoint grants.
 
     Attributes:
-        connections: the most at a time; more are told to come back later.
+        connections: the most at a time; further ones are asked to come back later.
         memory_bytes: of all bodies that are there at a time.
         idle_s: how long a connection may stay without a request.
         request_s: how long a request may take, from its first byte until its body is there.

@@ -1,6 +1,6 @@
 """Records that a relay has accepted, kept on disk until the server has them.
 
-They lie in journals as any process has one, so that whoever comes after a killed relay finds and
+They are in journals like those of any process, so that the successor of a killed relay finds and
 sends them: another relay, `carbontrack sync`, or a program with the same output. New records go to
 one file, while the thread that sends works on others: neither waits for the other.
 """
