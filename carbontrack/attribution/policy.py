@@ -89,8 +89,9 @@ class Attribution(Value):
         pue: power usage effectiveness of the building, 1 or more: facility energy per energy of
             the computers (ISO/IEC 30134-2).
         wue_l_per_kwh: water usage effectiveness of the site, litres per kWh of the computers
-            (ISO/IEC 30134-9); None if it is unknown. idle_power: the idle power of the machine; for
-            "reserved" and "none" at least that of the processors must be known.
+            (ISO/IEC 30134-9); None if it is unknown.
+        idle_power: the idle power of the machine; for "reserved" and "none" at least that of the
+            processors must be known.
     """
 
     scope: Scope = "machine"

@@ -38,8 +38,9 @@ def lookup(region: str, *, method: Method = "lifecycle", year: int | None = None
 
     Raises:
         UnknownRegion: no table has the region, or its name is ambiguous; `matches` has the
-        candidates. NoIntensity: the region is known but has no value; that of another region is
-        never used. ConfigError: the year is before 2000, or not a year.
+            candidates.
+        NoIntensity: the region is known but has no value; that of another region is never used.
+        ConfigError: the year is before 2000, or not a year.
     """
     newest = _lookup(region, method)
     return newest if year is None else _in_year(newest, year)

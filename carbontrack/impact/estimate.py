@@ -62,8 +62,8 @@ class Estimate:
         region: the code of the region; None if a carbon intensity was given.
         power_w: mean power of the computers, before PUE, with low and high.
         utilisation: share of the time that the hardware is busy; for a given power, the share
-        drawn. cpu_kwh, gpu_kwh, ram_kwh, other_kwh: energy of the computers, before PUE; None if
-        not part
+            drawn.
+        cpu_kwh, gpu_kwh, ram_kwh, other_kwh: energy of the computers, before PUE; None if not part
             of the estimate. `other` is the energy of a given `power_w`.
         water_l: litres consumed by the power stations and, where its WUE is known, by the site.
         embodied_g: embodied emissions of the named hardware, without board, chassis, power supplies

@@ -220,7 +220,8 @@ class EpisodeCallback:
 
     Args:
         synchronize: wait for the GPU at the boundaries of children, so that each has the energy of
-            its own kernels. settings: what `Episode` takes.
+            its own kernels.
+        settings: those of `Episode`.
     """
 
     def __init__(self, *, synchronize: bool = False, **settings: Any) -> None:

@@ -145,8 +145,7 @@ def _taken_from(
 
     Raises:
         MeterUnavailable: the plugin raises it, something went wrong in it, its meters are not fit
-        for
-            use, or some energy would be counted twice.
+            for use, or some energy would be counted twice.
     """
     made: tuple[Meter, ...] = ()
     try:

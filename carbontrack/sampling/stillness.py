@@ -115,7 +115,6 @@ class Watch:
         index, within_s: the meter's index, and the time within which it must move.
         count_j, since_s: where it stands, and since when, as far as is known.
         work: the CPU seconds at that instant, or at the first look after it.
-        bill: from where on its time is billed.
         is_proven: whether it has ever moved.
         is_aside: whether it is no longer counted.
     """
@@ -133,6 +132,7 @@ class Watch:
     def begin(self, counts_j: tuple[float | None, ...], work: Work, since_s: float) -> None:
         """Watch it from here: it has just moved, or was just taken in."""
         self.count_j, self.since_s, self.work = counts_j[self.index] or 0.0, since_s, work
+        # from where on a substitute would count its energy
         self.bill = Bill(since_s, counts_j, None)
         self._readings, self._read_at_s = 0, since_s
 

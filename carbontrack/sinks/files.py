@@ -82,7 +82,7 @@ class SharedFile:
 
     A file with another header, such as that of an older version or another program, is left as it
     is: `path` is then a name next to it that contains `tag`, and `original` the name that was
-        given.
+    given.
     """
 
     def __init__(

@@ -91,8 +91,8 @@ class SqliteSink(BufferedSink[tuple[Cell, ...]]):
     end; after that the record waits in memory.
 
     Raises:
-        ConfigError: no database can be written at `path`; the message has the reason and what to
-        do.
+        ConfigError: no database can be written at `path`; the message has the reason and what
+            to do.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Files that are replaced in one step, or that only their owner may read, and where one can be.
+"""Files that are replaced in one step, or that only their owner may read, and where they can be.
 
 `package_bytes` and `package_text` read the package's own files.
 """

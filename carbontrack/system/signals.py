@@ -1,7 +1,7 @@
 """Writes open records when a signal is about to end the program; only with a setting.
 
-By default carbontrack installs no signal handler: from the journal of a killed program the next one
-writes its records. With the setting the row is written at once.
+By default carbontrack installs no signal handler: the next program writes a killed program's
+records from its journal. With the setting the row is written at once.
 """
 
 from __future__ import annotations

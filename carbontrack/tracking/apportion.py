@@ -3,7 +3,7 @@
 A finished call leaves two numbers: how long it ran, and how many CPU seconds the process used
 meanwhile. At every tick the energy set aside since the last one is apportioned in proportion to
 them: that of the CPU by CPU seconds if only this process's share is attributed, everything else by
-    time. Energy that the calls do not account for belongs to no call, as between spans.
+time. Energy that the calls do not account for belongs to no call, as between spans.
 """
 
 from __future__ import annotations
