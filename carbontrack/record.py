@@ -149,7 +149,7 @@ class Record(Value, kw_only=True):
 
         Raises:
             ValueError: a required column is missing, or a cell does not have the type of its
-            column.
+                column.
         """
         values: dict[str, Any] = {}
         for name, convert in CONVERTERS.items():

@@ -181,7 +181,7 @@ def test_several_processes_make_one_store(address: str):
         ("mysql://root:secret@host/db", "cannot keep a store in mysql://host/db"),
         ("postgresq://u:secret@host/db", "did you mean 'postgresql'"),
         ("postgresql://u:secret@host/db?sslmod=require", "not one of libpq's"),
-        ("nowhere/team.db", "there is no folder"),
+        ("nowhere/team.db", "there is no directory"),
     ],
 )
 def test_addresses_of_no_store(address: str, reason: str):
