@@ -129,6 +129,31 @@ def markdown_code(text: str) -> str:
     return f"{fence}{space}{plain}{space}{fence}".replace("|", r"\|")
 
 
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "µ": r"\textmu{}",
+    "×": r"\texttimes{}",
+    "…": r"\textellipsis{}",
+    "{": r"\textbraceleft{}",  # BibTeX counts braces, those behind a backslash too
+    "}": r"\textbraceright{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    **{char: f"\\{char}" for char in "&%$#_"},
+}
+
+
+def visible_latex(text: str, longest: int | None = None) -> str:
+    """The text for LaTeX and BibTeX, where no character of it has a meaning of its own.
+
+    With `longest`, it is cut to so many columns.
+    """
+    plain = visible(text) if longest is None else cut_to(visible(text), longest)
+    return "".join(_LATEX.get(character, character) for character in plain)
+
+
 def width_of(text: str) -> int:
     """The columns of a text on a terminal: two for a wide character, none for a combining one."""
     return len(text) if text.isascii() else sum(map(_width, text))

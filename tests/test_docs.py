@@ -19,6 +19,14 @@ from carbontrack.meters import perf as perf_events
 from carbontrack.meters import rapl as powercap
 from carbontrack.record import COLUMNS
 from tests.support.doc_blocks import RUN, blocks_of, matches, needs_of, steps_of
+from tests.support.doc_links import (
+    Link,
+    anchors_of,
+    forge_slug_of,
+    links_of,
+    slug_of,
+    trouble_with,
+)
 from tests.support.doc_pages import PAGES, ROOT, name_of, run_steps
 from tests.support.doc_samples import alike
 from tests.support.fault_codes import written_codes
@@ -26,7 +34,6 @@ from tests.support.frameworks import require
 from tests.support.refresh_samples import refreshed
 
 DOCS = ROOT / "docs"
-_LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
 
 
 def marks_of(page: Path) -> list[pytest.MarkDecorator]:
@@ -80,16 +87,128 @@ def test_excuses_have_reasons(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
-    """Every relative link of a page names a file that exists."""
-    for target in _LINK.findall(page.read_text(encoding="utf-8")):
-        assert (page.parent / target).exists(), f"{name_of(page)} links to {target}"
+    """Every relative link of a page names a file that exists, and a heading that is in it."""
+    links = {link for link in links_of(page.read_text(encoding="utf-8")) if not link.is_external}
+    broken = [(*link, why) for link in links if (why := trouble_with(link, page))]
+    assert broken == [], name_of(page)
+
+
+def test_headings_that_are_linked_to_have_one_anchor_everywhere() -> None:
+    """The site and forges make anchors by different rules; linked headings agree in both."""
+    wanted = {
+        ((page.parent / link.target).resolve() if link.target else page, link.anchor)
+        for page in PAGES
+        for link in links_of(page.read_text(encoding="utf-8"))
+        if link.anchor and not link.is_external
+    }
+    differ = [
+        f"{name_of(page)}#{slug_of(heading)}: {heading}"
+        for page in PAGES
+        for heading in re.findall(r"^#+ +(.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        if (page, slug_of(heading)) in wanted and slug_of(heading) != forge_slug_of(heading)
+    ]
+    assert differ == []
+
+
+def test_links_and_anchors_are_found() -> None:
+    """What the checks of links rest on: it would be no use if they found none."""
+    page = textwrap.dedent(
+        """
+        # A title: with `code`
+
+        [one](a.md#b), [`two`](c.md), ![a picture](d.png "its title") and `[no](link)`.
+        <img src="e.svg"> [out](https://example.org/#x) [up](#a-title-with-code) [`[4]`](f.md)
+
+        ```python
+        x = "[no](link.md)"  # not a link
+        ```
+
+        ## Same
+        ## Same
+        ## Other { #mine }
+
+        ::: carbontrack.track
+        """
+    )
+    assert set(links_of(page)) == {
+        Link("a.md", "b"),
+        Link("c.md", ""),
+        Link("d.png", ""),
+        Link("e.svg", ""),
+        Link("f.md", ""),
+        Link("", "a-title-with-code"),
+        Link("https://example.org/", "x"),
+    }
+    assert anchors_of(page) == {
+        "a-title-with-code",
+        "same",
+        "same_1",
+        "mine",
+        "carbontrack.track",
+    }
+
+
+def test_a_link_to_nowhere_is_noticed(tmp_path: Path) -> None:
+    """A missing file and a missing heading are told apart from good ones."""
+    page = tmp_path / "page.md"
+    page.write_text("# Here\n")
+    assert trouble_with(Link("page.md", "here"), page) is None
+    assert trouble_with(Link("", "here"), page) is None
+    assert trouble_with(Link("page.md", "there"), page) == "no heading #there"
+    assert trouble_with(Link("other.md", ""), page) == "no such file"
+
+
+def test_the_list_of_external_links_has_those_of_a_page() -> None:
+    """The script lists an address that a page links to, and nothing within the project."""
+    script = DOCS / "tools" / "external_links.py"
+    command = [sys.executable, str(script), "--urls"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    listed = done.stdout.splitlines()
+    assert "https://github.com/advisories/GHSA-jq35-85cj-fj4p" in listed
+    assert [line for line in listed if not re.match(r"(https?://|mailto:)", line)] == []
 
 
 def test_every_public_name_has_its_place_in_the_reference() -> None:
     """The reference shows what `carbontrack.__all__` lists, each name once and nothing else."""
-    text = (DOCS / "reference" / "api.md").read_text(encoding="utf-8")
-    shown = re.findall(r"^::: carbontrack\.(\w+)$", text, re.MULTILINE)
-    assert sorted(shown) == sorted(carbontrack.__all__)
+    pages = sorted((DOCS / "reference").glob("api*.md"))
+    texts = {page.name: page.read_text(encoding="utf-8") for page in pages}
+    shown = {
+        name: f"{page}#carbontrack.{name}"
+        for page, text in texts.items()
+        for name in re.findall(r"^::: carbontrack\.(\w+)$", text, re.MULTILINE)
+    }
+    everywhere = re.findall(r"^::: carbontrack\.(\w+)$", "\n".join(texts.values()), re.MULTILINE)
+    assert sorted(everywhere) == sorted(carbontrack.__all__)
+    overview = texts.pop("api.md")
+    places = [*shown.values(), *texts]
+    assert [place for place in places if f"]({place})" not in overview] == []
+
+
+def test_the_install_page_names_every_extra() -> None:
+    """Those for users, each once; not those for work on the package itself."""
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    table = pyproject.partition("[project.optional-dependencies]\n")[2].partition("\n[")[0]
+    extras = set(re.findall(r"^([a-z]+) = \[", table, re.MULTILINE))
+    for_work = {"test", "frameworks", "docs", "dev", "all", "examples"}
+    text = (DOCS / "how-to" / "install.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Extras\n")[2].partition("\n## ")[0]
+    cells = [row.rpartition(" | ")[2] for row in re.findall(r"^\| (.+) \|$", section, re.MULTILINE)]
+    named = [name for cell in cells for name in re.findall(r"`([a-z]+)`", cell)]
+    assert sorted(named) == sorted(extras - for_work)
+
+
+def test_what_the_package_claims_of_platforms_is_on_their_page() -> None:
+    """The classifiers name no system and no Python that the page does not call shown."""
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    text = (DOCS / "explanation" / "platforms.md").read_text(encoding="utf-8")
+    shown = {
+        version
+        for row in re.findall(r"^\| Linux on x86-64, Python ([^|]+)\|", text, re.MULTILINE)
+        for version in re.findall(r"3\.\d+", row)
+    }
+    claimed = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', pyproject)
+    assert set(claimed) == shown
+    assert re.findall(r'"Operating System :: ([^"]+)"', pyproject) == ["POSIX :: Linux"]
 
 
 def test_the_record_page_explains_every_column_in_order() -> None:
@@ -211,6 +330,9 @@ def test_the_collector_tells_blocks_apart() -> None:
         $ echo a \\
         > b
         a b
+        $ cat table.tex
+        1 & 2 \\\\
+        3 & 4 \\\\
         $ true
         ```
         """
@@ -220,6 +342,7 @@ def test_the_collector_tells_blocks_apart() -> None:
         ("python", "print(1)", "1\n"),
         ("write", "print(2)", None),
         ("shell", "echo a  b", "a b\n"),
+        ("shell", "cat table.tex", "1 & 2 \\\\\n3 & 4 \\\\\n"),
         ("shell", "true", None),
     ]
 

@@ -18,9 +18,12 @@ from carbontrack.errors import ConfigError, NoIntensity
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.grid.tables import lookup
 from carbontrack.impact.equivalents import compare
-from carbontrack.report.documents import as_bibtex, as_boamps, as_model_card, as_sci
+from carbontrack.report.bibtex import as_bibtex
+from carbontrack.report.documents import as_boamps, as_model_card, as_sci
 from carbontrack.report.facts import COLUMNS, Asked, Facts, facts_of
 from carbontrack.report.frame import HOW, Loaded, Summed, load
+from carbontrack.report.latex import as_latex, as_latex_statement
+from carbontrack.report.method import check_embodied_g
 from carbontrack.report.scale.choice import are_distinct, chosen
 from carbontrack.report.sources import Progress, files_of, sources_of, told_source
 from carbontrack.report.statement import as_statement
@@ -31,13 +34,17 @@ from carbontrack.text import visible
 from carbontrack.units import joules_from
 
 DOCUMENTS: dict[str, Callable[[Facts, Asked], str]] = {
+    "latex": as_latex,
     "statement": as_statement,
+    "statement-latex": as_latex_statement,
     "bibtex": as_bibtex,
     "modelcard": as_model_card,
     "boamps": as_boamps,
     "sci": as_sci,
 }
 """The writers of documents for papers, model cards and reports to others."""
+_WITH_EMBODIED = ("latex", "statement", "statement-latex", "bibtex", "sci")
+"""The documents that take embodied emissions of the user's."""
 _SLOW_S = 1.0
 """Reading shows its progress when it takes longer than this."""
 _ZONES = (
@@ -81,6 +88,8 @@ def add_parser(subparsers: Subparsers) -> None:
     add("--units", type=float, metavar="N", help="functional units delivered, for sci (calls)")
     add("--unit-name", default="inference", metavar="NAME", help="what a unit is (inference)")
     add("--verbose", action="store_true", help="say how the records are read, and why")
+    embodied = "embodied emissions of these runs in grams CO2e (M), for records that hold none"
+    add("--embodied-g", type=float, metavar="G", help=embodied)
     add("--about", metavar="FILE", help="JSON with what no record holds, for modelcard and boamps")
 
 
@@ -94,7 +103,7 @@ def run(args: Namespace) -> int:
     document = form if form in DOCUMENTS else None
     if document is not None:
         extra = [*dict.fromkeys((*extra, *COLUMNS))]
-    asked = _asked(args)
+    asked = _asked(args, form)
     named = [told_source(source) for source in sources]
     choice = chosen(sources_of(sources), whole_rows=bool(page or document or by == "job"))
     if args.verbose:
@@ -142,9 +151,15 @@ def write_page(path: Path, summary: Summary, frame: Any, files: Sequence[Path] =
     replace_file(path, text.encode())
 
 
-def _asked(args: Namespace) -> Asked:
+def _asked(args: Namespace, form: str) -> Asked:
+    if args.embodied_g is not None:
+        check_embodied_g(args.embodied_g)
+        if form not in _WITH_EMBODIED:
+            raise ConfigError(
+                f"--embodied-g is for --format {', '.join(_WITH_EMBODIED)}, not for {form}"
+            )
     if args.about is None:
-        return Asked(args.units, args.unit_name)
+        return Asked(args.units, args.unit_name, embodied_g=args.embodied_g)
     import json
 
     try:
@@ -153,7 +168,7 @@ def _asked(args: Namespace) -> Asked:
         raise ConfigError(f"--about {args.about}: {error}") from error
     if not isinstance(about, dict):
         raise ConfigError(f"--about {args.about}: not a JSON object")
-    return Asked(args.units, args.unit_name, about)
+    return Asked(args.units, args.unit_name, about, args.embodied_g)
 
 
 def _summed(sources: Sequence[str], by: str, progress: Progress | None) -> Summed:

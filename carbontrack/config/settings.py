@@ -214,7 +214,7 @@ class Settings(Value, kw_only=True):
         default=None, metadata=_read(_one_of("none", "detect"))
     )
     """None: the cloud's environment variables and DMI are read; "detect": its metadata service is
-    queried as well, over the network; "none": the machine is in no cloud, even if these say so."""
+    queried as well, over the network; "none": the machine is in no cloud, whatever these say."""
     output: tuple[str, ...] = field(default=("emissions.csv",), metadata=_read(_outputs))
     """Files (.csv, .jsonl, .db), http(s) addresses and plugins ("NAME:ADDRESS") that get each
     record; () for none."""
@@ -223,24 +223,24 @@ class Settings(Value, kw_only=True):
     scope: Literal["process", "machine"] = field(
         default="process", metadata=_read(_one_of("process", "machine"))
     )
-    """Whose energy is billed: this process tree's share, or the whole machine's."""
+    """Which part of the machine's energy is attributed: this process tree's share, or all of it."""
     idle: Literal["proportional", "reserved", "none"] = field(
         default="proportional", metadata=_read(_one_of("proportional", "reserved", "none"))
     )
-    """How the idle machine's energy is billed in scope "process": like the rest, by the reserved
+    """How idle energy is attributed in scope "process": in proportion to the load, by the reserved
     processors, or not at all."""
     idle_w: float | None = field(
         default=None, metadata=_read(_number("a number of watts", 0, 5000))
     )
-    """Power of the idle processors, all packages together, in watts, up to 5000; None: what
-    `carbontrack calibrate --idle` measured on this host, else from the design power."""
+    """Idle power of the processors, all packages together, in watts, up to 5000; None: the value
+    that `carbontrack calibrate --idle` measured on this host, else from the design power."""
     interval_s: float = field(
         default=1.0, metadata=_read(_number("a number of seconds", 0.001, 3600))
     )
     """Seconds between two ticks of the sampler; 0.001 to 3600."""
     pue: float | None = field(default=None, metadata=_read(_number("a ratio", 1, 10)))
-    """Power usage effectiveness of the site, 1 to 10; None: the cloud provider's where one is
-    known, else 1.0."""
+    """Power usage effectiveness of the site, 1 to 10; None: the cloud provider's if known, else
+    1.0."""
     wue: float | None = field(
         default=None, metadata=_read(_number("a number of litres per kWh", 0, 100))
     )
@@ -248,7 +248,8 @@ class Settings(Value, kw_only=True):
     embodied_g_per_h: float | None = field(
         default=None, metadata=_read(_number("a number of grams per hour", 0, 1e6))
     )
-    """Embodied emissions of this machine per hour of its life, in grams; None: from the table."""
+    """Embodied emissions of this machine per hour of its life, in grams; None: from the table of
+    parts."""
     embodied_lifetime_years: float | None = field(
         default=None, metadata=_read(_number("a number of years", 0, 50, above=True))
     )
@@ -264,19 +265,19 @@ class Settings(Value, kw_only=True):
     ram_w_per_gib: float | None = field(
         default=None, metadata=_read(_number("a number of watts per GiB", 0, 10))
     )
-    """Power of installed memory, watts per GiB, 0 to 10; None: the model's own figure."""
+    """Power of installed memory, watts per GiB, 0 to 10; None: the value of the model."""
     gpu_ids: tuple[str, ...] | None = field(default=None, metadata=_read(_items))
     """GPUs to count, by index or UUID; None: those this process may use; (): none."""
     gpu_model: bool = field(default=False, metadata=_read(_flag))
-    """Model NVIDIA GPUs that show neither energy nor power, by their names and how busy the driver
-    says they are, with basis "assumed"; False: they are not counted."""
+    """Model NVIDIA GPUs that show neither energy nor power, by their name and the utilisation that
+    the driver reports, with basis "assumed"; False: they are not counted."""
     meter_plugins: tuple[str, ...] = field(default=(), metadata=_read(_meter_plugins))
-    """Plugins whose meters are read as well, or instead: "NAME" or "NAME:ADDRESS"; (): none."""
+    """Plugins whose meters are used too, or instead: "NAME" or "NAME:ADDRESS"; (): none."""
     boundary: Literal["components", "wall"] = field(
         default="components", metadata=_read(_one_of("components", "wall"))
     )
-    """What is counted beside processor, memory and GPUs: nothing, or what a server of this design
-    power draws at the wall, assumed, where no wall meter was calibrated."""
+    """What is counted in addition to processor, memory and GPUs: nothing, or the further wall power
+    of a server with this design power, assumed, unless a wall meter was calibrated."""
     intensity_g_per_kwh: float | None = field(
         default=None, metadata=_read(_number("a number of g CO2e per kWh", 0, 5000))
     )
@@ -284,15 +285,16 @@ class Settings(Value, kw_only=True):
     market_g_per_kwh: float | None = field(
         default=None, metadata=_read(_number("a number of g CO2e per kWh", 0, 5000))
     )
-    """What your contract for electricity emits, g CO2e per kWh, 0 to 5000; None: not known."""
+    """Carbon intensity of your electricity contract, for market-based emissions, g CO2e per kWh,
+    0 to 5000; None: not known."""
     intensity_source: tuple[str, ...] = field(default=(), metadata=_read(_items))
     """Live sources, in the order they are tried; (): the yearly table, without network."""
     live_token: str | None = field(default=None, repr=False, metadata=_read(_token))
     """The token of the live intensity source."""
     spans: Literal["roots", "all"] = field(default="roots", metadata=_read(_one_of("roots", "all")))
-    """Which spans have a row of their own: roots only, or children as well."""
+    """Which spans have their own row: roots only, or children as well."""
     timeline: bool = field(default=False, metadata=_read(_flag))
-    """Write the power over time of each root span to a file beside the output."""
+    """Write the power over time of each root span to a file next to the output."""
     checkpoint_s: float = field(
         default=10.0, metadata=_read(_number("a number of seconds", 0.1, 3600))
     )
@@ -302,9 +304,9 @@ class Settings(Value, kw_only=True):
     procfs_path: str = field(default="/proc", metadata=_read(_directory))
     """The root of procfs, for the same purposes."""
     state_dir: str | None = field(default=None, metadata=_read(_folder))
-    """The folder of the journal; None: the user's state folder, found when it is needed."""
+    """The directory of the journal; None: the user's state directory, found when it is needed."""
     host_id: str | None = field(default=None, metadata=_read(_text))
-    """The name of this host in records; None: a salted hash that cannot be reversed."""
+    """The name of this host in records; None: a keyed hash of its machine id or name."""
     flush_on_signals: bool = field(default=False, metadata=_read(_flag))
     """Write open spans on SIGTERM and SIGHUP, before their effect; False: no handler."""
     disable: bool = field(default=False, metadata=_read(_flag))

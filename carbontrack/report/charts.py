@@ -7,6 +7,8 @@ the whole chart of one run from its timeline.
 from __future__ import annotations
 
 import math
+from datetime import datetime, timezone
+from itertools import pairwise
 from typing import Any
 
 from carbontrack.report.timelines import RunTimeline
@@ -46,7 +48,6 @@ _TIME_UNITS = {
     "minute": "utcyearmonthdatehoursminutes",
     "hour": "utcyearmonthdatehours",
     "day": "utcyearmonthdate",
-    "week": "utcyearweek",
     "month": "utcyearmonth",
 }
 _TIME_FORMATS = {"minute": "%H:%M", "hour": "%b %-d %H:%M", "month": "%b %Y"}
@@ -72,25 +73,19 @@ def energy_over_time(rows: Rows, step: str) -> Spec:
     """Stacked bars of energy by component, a bar for each minute, hour, day, week or month."""
     largest = max((row["kwh"] for row in rows), default=1.0)
     scale, unit = (1.0, "kWh") if largest >= 1.0 else (1e3, "Wh")
-    time_format = _TIME_FORMATS.get(step, "%b %-d")
+    x, when = _weeks() if step == "week" else _times(rows, step)
     tooltip = [
-        {"field": "at", "type": "temporal", "title": step, "format": time_format},
+        when,
         {"field": "part", "title": "part"},
         {"field": "amount", "title": unit, "format": ",.4g"},
     ]
     return _specification(
         {
             "height": 240,
-            "data": {"values": [_energy_value(row, scale) for row in rows]},
+            "data": {"values": _energy_values(rows, scale)},
             "mark": {"type": "bar", "cornerRadiusEnd": 1, "stroke": "var(--card)"},
             "encoding": {
-                "x": {
-                    "field": "at",
-                    "type": "temporal",
-                    "timeUnit": _TIME_UNITS[step],
-                    "title": None,
-                    "axis": _time_axis(rows) | {"format": time_format},
-                },
+                "x": x,
                 "y": {
                     "field": "amount",
                     "type": "quantitative",
@@ -105,49 +100,89 @@ def energy_over_time(rows: Rows, step: str) -> Spec:
     )
 
 
-def power(rows: Rows, *, time_title: str, unit: str) -> Spec:
+def _times(rows: Rows, step: str) -> tuple[Spec, Spec]:
+    """The axis of time, and the line of the tooltip on it."""
+    form = _TIME_FORMATS.get(step, "%b %-d")
+    axis = _time_axis(rows) | {"format": form}
+    x = {"field": "at", "type": "temporal", "timeUnit": _TIME_UNITS[step], "title": None}
+    return x | {"axis": axis}, {"field": "at", "type": "temporal", "title": step, "format": form}
+
+
+def _weeks() -> tuple[Spec, Spec]:
+    """The same for weeks, which begin on Mondays here, and on Sundays in Vega."""
+    axis = {"grid": False, "labelOverlap": "greedy", "labelAngle": 0, "ticks": False}
+    x = {"field": "when", "type": "ordinal", "sort": None, "title": None, "axis": axis}
+    return x, {"field": "when", "title": "week from"}
+
+
+def power(rows: Rows, bins: Rows, *, time_title: str, unit: str) -> Spec:
     """Steps of power by component, stacked, with gaps where nothing is known.
 
-    Each row is a component (`part`) from `t` on, and the ends of its band, `y0` and `y1`.
+    Each row is a component (`part`) from `t` on, and the ends of its band, `y0` and `y1`. Each of
+    `bins` goes from `t` to `t2`, and has the texts that are shown while the pointer is on it.
     """
     values = [row | {"part": _PART_NAMES[row["part"]]} for row in rows]
-    return _specification(
-        {
-            "height": 180,
-            "data": {"values": values},
-            "mark": {
-                "type": "area",
-                "interpolate": "step-after",
-                "invalid": "break-paths-filter-domains",
-                "tooltip": None,
+    bands = {
+        "data": {"values": values},
+        "mark": {
+            "type": "area",
+            "interpolate": "step-after",
+            "invalid": "break-paths-filter-domains",
+            "tooltip": None,
+        },
+        "encoding": {
+            "x": {
+                "field": "t",
+                "type": "quantitative",
+                "title": time_title,
+                "scale": {"nice": False},
+                "axis": {"grid": False, "tickCount": 6},
             },
-            "encoding": {
-                "x": {
-                    "field": "t",
-                    "type": "quantitative",
-                    "title": time_title,
-                    "scale": {"nice": False},
-                    "axis": {"grid": False, "tickCount": 6},
-                },
-                "y": {
-                    "field": "y1",
-                    "type": "quantitative",
-                    "title": unit,
-                    "stack": None,
-                    "scale": {"zero": True},
-                    "axis": {**_SOFT, "tickCount": 4},
-                },
-                "y2": {"field": "y0"},
-                "color": _colour_of_parts(rows),
+            "y": {
+                "field": "y1",
+                "type": "quantitative",
+                "title": unit,
+                "stack": None,
+                "scale": {"zero": True},
+                "axis": {**_SOFT, "tickCount": 4},
             },
-        }
-    )
+            "y2": {"field": "y0"},
+            "color": _colour_of_parts(rows),
+        },
+    }
+    return _specification({"height": 190, "layer": [bands, _under_the_pointer(bins)]})
 
 
-def intervals(rows: Rows, *, title: str, here: tuple[str, ...] = ()) -> Spec:
-    """A point for each row, with the interval around it; rows of `here` stand out.
+def _under_the_pointer(bins: Rows) -> Spec:
+    """An invisible layer of bins; the one under the pointer is marked and shows its figures."""
+    texts = [name for name in bins[0] if name not in ("t", "t2")]
+    return {
+        "data": {"values": bins},
+        "params": [
+            {
+                "name": "pointed",
+                "select": {"type": "point", "on": "pointerover", "clear": "pointerout"},
+            }
+        ],
+        "mark": {"type": "rect", "color": "var(--text)"},
+        "encoding": {
+            "x": {"field": "t", "type": "quantitative"},
+            "x2": {"field": "t2"},
+            "fillOpacity": {
+                "condition": {"param": "pointed", "empty": False, "value": 0.16},
+                "value": 0,
+            },
+            "tooltip": [{"field": name} for name in texts],
+        },
+    }
 
-    The keys of the rows are visible texts.
+
+def intervals(
+    rows: Rows, *, title: str, here: tuple[str, ...] = (), reference: str | None = None
+) -> Spec:
+    """A bar for each row, with the interval as an error bar; rows of `here` stand out.
+
+    The keys of the rows are visible texts. A dashed line is drawn at the row of `reference`.
     """
     scale, unit = _grams_unit(max((row["g"] for row in rows), default=1.0))
     names = ("g", "low_g", "high_g")
@@ -158,32 +193,27 @@ def intervals(rows: Rows, *, title: str, here: tuple[str, ...] = ()) -> Spec:
         | {"here": row["key"] in here, "label": cut_to(row["key"], _LONGEST_KEY) + "\u200b" * place}
         for place, row in enumerate(rows)
     ]
-    colour = {
-        "condition": {"test": "datum.here", "value": "var(--accent)"},
-        "value": "var(--here)" if here else "var(--accent)",
-    }
-    points: Spec = {
-        "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
-        "encoding": {"x": {"field": "g", "type": "quantitative"}, "color": colour},
-    }
-    # Vega complains of a scale without any number
-    has_bands = any(row["low_g"] is not None for row in rows)
     label = {"field": "label", "type": "ordinal", "title": None, "sort": None}
     tooltip = [
         {"field": "key", "title": title},
-        {"field": "g", "title": unit, "format": ",.3g"},
+        {"field": "g", "title": f"{unit} CO2e", "format": ",.3g"},
         {"field": "low_g", "title": "low", "format": ",.3g"},
         {"field": "high_g", "title": "high", "format": ",.3g"},
     ]
+    layers = [_bars(unit, with_here=bool(here))]
+    # Vega complains of a scale without any number
+    if any(row["low_g"] is not None for row in rows):
+        layers += _error_bars()
+    layers += _reference_line(next((v["g"] for v in values if v["key"] == reference), None))
     return _specification(
         {
-            "height": 26 * len(values),
+            "height": 28 * len(values),
             "data": {"values": values},
             "encoding": {
                 "y": {**label, "axis": {**_SOFT, "labelLimit": 170}},
                 "tooltip": tooltip,
             },
-            "layer": [_bands_around(colour, unit), points] if has_bands else [points],
+            "layer": layers,
         }
     )
 
@@ -202,7 +232,8 @@ def run_power(run: RunTimeline) -> Chart | None:
     per_unit_s, time_unit = next((s, name) for most_s, s, name in _TIMES if length_s <= most_s)
     scale, unit = (1.0, "W") if highest_w >= 1.0 else (1e-3, "mW")
     bands = _bands(timeline, watts, per_unit_s, scale)
-    spec = power(bands, time_title=f"{time_unit} since the start", unit=unit)
+    bins = _bins(timeline, watts, per_unit_s)
+    spec = power(bands, bins, time_title=f"{time_unit} since the start", unit=unit)
     name = cut_to(visible(run.name), _LONGEST_NAME)
     whole_j = sum(joules[-1] for joules in timeline.energy_j.values())
     text = (
@@ -214,28 +245,57 @@ def run_power(run: RunTimeline) -> Chart | None:
     return Chart(spec, f"Power of {name}", text, _table(timeline, watts))
 
 
-def _bands_around(colour: Spec, unit: str) -> Spec:
-    """The layer of a chart of intervals that draws them, under the points."""
+def _bars(unit: str, *, with_here: bool) -> Spec:
+    """The layer of a chart of intervals with a bar up to each best estimate."""
     return {
-        "mark": {
-            "type": "rule",
-            "strokeWidth": 8,
-            "opacity": 0.28,
-            "strokeCap": "round",
-        },
+        "mark": {"type": "bar", "height": 16, "cornerRadiusEnd": 3},
         "encoding": {
             "x": {
-                "field": "low_g",
+                "field": "g",
                 "type": "quantitative",
                 "title": f"{unit} CO2e",
                 "scale": {"zero": True},
                 "axis": {"tickCount": 5, "labelOverlap": "greedy"},
             },
-            "x2": {"field": "high_g"},
-            "color": colour,
+            "color": {
+                "condition": {"test": "datum.here", "value": "var(--bar)"},
+                "value": "var(--bar-other)" if with_here else "var(--bar)",
+            },
         },
-        "transform": [{"filter": "datum.low_g !== null"}],
     }
+
+
+def _error_bars() -> list[Spec]:
+    """The layers of a chart of intervals with a line from end to end, and a tick at both."""
+    known = [{"filter": "datum.low_g !== null"}]
+    ink = {"value": "var(--error)"}
+    ends = [
+        {
+            "mark": {"type": "tick", "size": 10, "thickness": 2},
+            "encoding": {"x": {"field": end, "type": "quantitative"}, "color": ink},
+            "transform": known,
+        }
+        for end in ("low_g", "high_g")
+    ]
+    line: Spec = {
+        "mark": {"type": "rule", "strokeWidth": 2},
+        "encoding": {
+            "x": {"field": "low_g", "type": "quantitative"},
+            "x2": {"field": "high_g"},
+            "color": ink,
+        },
+        "transform": known,
+    }
+    return [line, *ends]
+
+
+def _reference_line(g: float | None) -> list[Spec]:
+    """A dashed line from top to bottom at so much; none where that is unknown."""
+    if g is None:
+        return []
+    mark = {"type": "rule", "strokeDash": [5, 4], "strokeWidth": 1.5, "color": "var(--soft)"}
+    encoding = {"x": {"datum": g, "type": "quantitative"}, "y": None, "tooltip": None}
+    return [{"data": {"values": [{}]}, "mark": mark, "encoding": encoding}]
 
 
 def _colour_of_parts(rows: Rows) -> Spec:
@@ -253,13 +313,24 @@ def _colour_of_parts(rows: Rows) -> Spec:
     }
 
 
-def _energy_value(row: dict[str, Any], scale: float) -> dict[str, Any]:
-    return {
-        "at": row["at"],
-        "part": _PART_NAMES[row["part"]],
-        "place": _PARTS.index(row["part"]),
-        "amount": row["kwh"] * scale,
-    }
+def _energy_values(rows: Rows, scale: float) -> Rows:
+    starts = sorted({row["at"] for row in rows})
+    one_year = not starts or starts[-1] - starts[0] < 360 * 86_400_000
+    return [
+        {
+            "at": row["at"],
+            "when": _day_text(row["at"], with_year=not one_year),
+            "part": _PART_NAMES[row["part"]],
+            "place": _PARTS.index(row["part"]),
+            "amount": row["kwh"] * scale,
+        }
+        for row in rows
+    ]
+
+
+def _day_text(at_ms: int, *, with_year: bool) -> str:
+    at = datetime.fromtimestamp(at_ms / 1000, timezone.utc)
+    return f"{at:%b} {at.day} {at.year}" if with_year else f"{at:%b} {at.day}"
 
 
 def _time_axis(rows: Rows) -> Spec:
@@ -310,6 +381,26 @@ def _bands(
     return rows
 
 
+def _bins(timeline: Timeline, watts: dict[Any, list[float | None]], per_unit_s: float) -> Rows:
+    """What is shown of each bin: when it was, the power of each component, and their sum."""
+    rows = []
+    for place, (start_s, end_s) in enumerate(pairwise(timeline.edges_s)):
+        known = [column[place] for column in watts.values()]
+        parts = {
+            _PART_NAMES[component]: _watts_text(column[place])
+            for component, column in watts.items()
+        }
+        whole = None if None in known else sum(w for w in known if w is not None)
+        row: Spec = {"t": _short(start_s / per_unit_s), "t2": _short(end_s / per_unit_s)}
+        row["time"] = f"{format_seconds(start_s)} to {format_seconds(end_s)}"
+        rows.append(row | parts | ({"sum": _watts_text(whole)} if len(parts) > 1 else {}))
+    return rows
+
+
+def _watts_text(watts: float | None) -> str:
+    return "gap" if watts is None else format_watts(watts)
+
+
 def _short(number: float) -> float:
     return float(f"{number:.6g}")
 
@@ -320,10 +411,7 @@ def _table(timeline: Timeline, watts: dict[Any, list[float | None]]) -> list[lis
         [
             f"{timeline.edges_s[place]:.1f} s",
             f"{timeline.edges_s[place + 1]:.1f} s",
-            *(
-                "gap" if (w := column[place]) is None else format_watts(w)
-                for column in watts.values()
-            ),
+            *(_watts_text(column[place]) for column in watts.values()),
         ]
         for place in range(len(timeline.edges_s) - 1)
     ]

@@ -1,9 +1,9 @@
-"""Rows of CodeCarbon's files, of releases 1 to 3, read as rows of records.
+"""Rows of CodeCarbon's files, releases 1 to 3, read as rows of records.
 
-They say nothing of how their energy is known, and have no intervals: the basis stays unknown. A 0
-there may mean "not known"; it is left out. Times are local times without a zone, and taken for
-those of this machine. Rows of one run are sums since its start, so the last one is the run's; the
-rows of its tasks are parts of it.
+These files have no uncertainty intervals and do not say whether energy was measured or modelled, so
+the basis stays unknown. A 0 may mean "not known" and is left out. Times are local without a time
+zone, and are read as times of this machine. Rows of one run are cumulative, so the last row is the
+run's total; rows of its tasks are nested in it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from carbontrack.record import NUMBER_COLUMNS
 from carbontrack.report.spreadsheet import number_text
 
 NEEDED = frozenset({"timestamp", "duration", "emissions", "energy_consumed"})
-"""The columns that every release writes, beside the name of a project or a task."""
+"""The columns that every release writes, in addition to the name of a project or a task."""
 MARK = "energy_consumed"
 SOURCE = "CodeCarbon"
 G_PER_KG = 1000.0
@@ -38,20 +38,20 @@ _SAME = {
     "tracking_mode": "scope",
     "pue": "pue",
 }
-"""Columns that mean the same, in the same unit."""
+"""Columns with the same meaning and unit: theirs, and ours."""
 _NOT_ZERO = ("energy_kwh", "water_l", "gpu_count", "cpu_threads", "ram_gib", "pue")
 _OURS = "carbontrack "
-"""How the version begins where carbontrack has written the row."""
+"""The start of the version in rows that carbontrack wrote."""
 
 
 def is_header(cells: Iterable[str]) -> bool:
-    """Whether these are the columns of a file of CodeCarbon, in any order."""
+    """Whether these are the columns of a CodeCarbon file, in any order."""
     found = {*cells}
     return found >= NEEDED and not found.isdisjoint(("project_name", "task_name"))
 
 
 def row_of(row: Mapping[str, str]) -> dict[str, str]:
-    """The row as one of ours; a cell that is no number or no time is left as it is."""
+    """The row as a row of a record; a cell that is not a number or a time stays as it is."""
     task, run_id = row.get("task_name", ""), row.get("run_id", "")
     run_id = run_id or f"{row['timestamp']} {row.get('project_name', '')}"
     own_id = f"codecarbon:{run_id}"
@@ -80,7 +80,7 @@ def row_of(row: Mapping[str, str]) -> dict[str, str]:
 
 
 def _energies(row: Mapping[str, str]) -> dict[str, str]:
-    """Emissions and intensity, and the parts before PUE, where they are known."""
+    """Emissions and carbon intensity, and the components before PUE, where they are known."""
     found = {}
     energy_kwh, kg = _number(row["energy_consumed"]), _number(row["emissions"])
     if kg is None:
@@ -99,7 +99,7 @@ def _energies(row: Mapping[str, str]) -> dict[str, str]:
 
 
 def _times(timestamp: str, duration: str) -> dict[str, str]:
-    """When the run began and ended."""
+    """When the run started and ended."""
     try:
         ended_at = datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
         ended_at = ended_at.astimezone(timezone.utc)
@@ -115,7 +115,7 @@ def _text(at: datetime) -> str:
 
 @lru_cache(maxsize=256)
 def _place(country: str, part: str) -> dict[str, str]:
-    """Our region of a country and one of its parts, by names or codes."""
+    """The region of a country and one of its parts, by names or codes."""
     if not country:
         return {}
     try:

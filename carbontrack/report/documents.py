@@ -1,31 +1,19 @@
 """Documents in formats of others, written from the facts of the records.
 
-BibTeX entries of the sources of the data, Hugging Face model cards, BoAmps reports, and the
-Software Carbon Intensity (SCI) of ISO/IEC 21031.
+Hugging Face model cards, BoAmps reports, and the Software Carbon Intensity (SCI) of ISO/IEC 21031.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from carbontrack.errors import ConfigError
-from carbontrack.grid import rows
-from carbontrack.report.facts import Asked, Facts
-from carbontrack.report.tables import latex
+from carbontrack.report import method
+from carbontrack.report.facts import Asked, Facts, with_short_texts
 from carbontrack.text import visible
+from carbontrack.units import format_grams, format_interval, format_joules, joules_from
 
-_EMBODIED = (
-    ("boavizta2021", "Boavizta's bottom-up method for the embodied impacts of hardware", 2021),
-    ("teads2021", "Teads EC2 dataset, as used by Cloud Carbon Footprint", 2021),
-)
-_OF_CARDS = (
-    "ademe2026",
-    "Life cycle assessments of GPUs for artificial intelligence (ADEME)",
-    2026,
-)
-_SHARE = re.compile(r"; | \(\d[\d.]*%\)| \(the grid of [^)]*\)")
 _CARD = ("emissions", "source", "training_type", "geographical_location", "hardware_used")
 _TASK = ("taskStage", "taskFamily", "algorithms", "dataset")
 _EXAMPLE = (
@@ -37,38 +25,6 @@ _QUALITIES = ((0.10, "high"), (0.25, "medium"), (0.50, "low"))
 """Relative half-widths of an interval at most, and BoAmps' word for that quality."""
 
 
-def as_bibtex(facts: Facts, _asked: Asked) -> str:
-    """An entry for the program and one for each source of intensity, and of embodied emissions."""
-    version = facts.versions[0] if facts.versions else None
-    entries = [
-        _entry(
-            "carbontrack",
-            "carbontrack: energy and emissions of Python programs, with how each is known",
-            None,
-            f"Version {version}" if version else "",
-            kind="software",
-        )
-    ]
-    years: dict[str, tuple[int | None, list[str]]] = {}
-    for row in facts.grids:
-        for text in filter(None, _SHARE.split(row["intensity_source"] or "")):
-            year = row["intensity_year"]
-            _, regions = years.setdefault(text, (None if year is None else int(year), []))
-            regions.append(row["region"] or "unknown")
-    for number, (text, (year, regions)) in enumerate(sorted(years.items()), 1):
-        used = ", ".join(dict.fromkeys(regions))
-        data = "" if year is None else f"; data of {year}"
-        licence = _licence(text)
-        note = f"Carbon intensity of {used}{data}" + (f". {licence}" if licence else "")
-        entries.append(_entry(f"intensity{number}", text, _year_of_publication(text), note))
-    if facts.summary.total.embodied_g is not None:
-        note = "Making the hardware, where no figure of one's own was given"
-        has_cards = any(machine.gpus for machine in facts.machines)
-        used_for = (*_EMBODIED, _OF_CARDS) if has_cards else _EMBODIED
-        entries += [_entry(key, text, year, note) for key, text, year in used_for]
-    return "\n".join(entries)
-
-
 def as_model_card(facts: Facts, asked: Asked) -> str:
     """The `co2_eq_emissions` block of a Hugging Face model card, in YAML.
 
@@ -78,10 +34,9 @@ def as_model_card(facts: Facts, asked: Asked) -> str:
     grams = facts.summary.total.emissions_g
     if grams is None:
         raise ConfigError("a model card needs emissions, and these records have none")
-    version = facts.versions[0] if facts.versions else ""
     block: dict[str, Any] = {
         "emissions": float(f"{grams:.6g}"),
-        "source": f"carbontrack {version}".strip(),
+        "source": _source_of_card(with_short_texts(facts)),
         "training_type": None,
         "geographical_location": "; ".join(facts.places) or None,
         "hardware_used": "; ".join(machine.text for machine in facts.machines) or None,
@@ -92,6 +47,31 @@ def as_model_card(facts: Facts, asked: Asked) -> str:
     block |= asked.about
     lines = [f"  {name}: {_yaml(block[name])}" for name in _CARD if block[name] is not None]
     return "\n".join(["co2_eq_emissions:", *lines, ""])
+
+
+def _source_of_card(facts: Facts) -> str:
+    """How the emissions are known, in the one field of a card that takes any text."""
+    total = facts.summary.total
+    low, high = total.emissions_low_g, total.emissions_high_g
+    ends = "unknown"
+    if low is not None and high is not None:
+        ends = format_interval(low, high, format_grams, like=total.emissions_g)
+    return "; ".join(
+        [
+            f"carbontrack {_first(facts.versions) or ''}".strip(),
+            f"uncertainty interval {ends}",
+            f"energy {_energy(facts)}, {method.basis(facts) or 'of unrecorded basis'}",
+            "location-based",
+            *method.intensity_texts(facts),
+            f"boundary: {method.boundary(facts)}",
+            "embodied emissions not included",
+        ]
+    )
+
+
+def _energy(facts: Facts) -> str:
+    joules = joules_from(facts.summary.total.energy_kwh)
+    return "unknown" if joules is None else format_joules(joules)
 
 
 def _yaml(content: object) -> str:
@@ -120,7 +100,7 @@ def as_boamps(facts: Facts, asked: Asked) -> str:
         g_per_kwh = facts.grids[0]["g_per_kwh"]
         found = {
             "country": facts.places[0].partition(" (")[0],
-            "powerSourceCarbonIntensity": g_per_kwh,
+            "powerSourceCarbonIntensity": None if g_per_kwh is None else _without_noise(g_per_kwh),
         }
         report["environment"] = _known(found)
     quality = _quality(facts)
@@ -130,10 +110,11 @@ def as_boamps(facts: Facts, asked: Asked) -> str:
 
 
 def as_sci(facts: Facts, asked: Asked) -> str:
-    """The Software Carbon Intensity (E x I + M) / R of ISO/IEC 21031:2024, in JSON.
+    """The Software Carbon Intensity ((E x I) + M) per R of ISO/IEC 21031:2024, in JSON.
 
     Raises:
-        ConfigError: the emissions or the embodied emissions are unknown, or there are no units.
+        ConfigError: the emissions or the embodied emissions are unknown, the latter are given and
+            held by the records as well, or there are no units.
     """
     total = facts.summary.total
     units = total.calls if asked.units is None else asked.units
@@ -141,51 +122,51 @@ def as_sci(facts: Facts, asked: Asked) -> str:
         raise ConfigError(f"SCI is per functional unit; give --units N above 0, not {units!r}")
     if total.energy_kwh is None or total.emissions_g is None or total.unknown_runs:
         raise ConfigError("SCI needs the energy and emissions of every run")
-    if total.embodied_g is None or not facts.all_embodied:
+    embodied = method.embodied_of(facts, asked)
+    if embodied.g is None:
         raise ConfigError(
-            "SCI needs M, the embodied emissions, and not every record has them; measure with "
-            "embodied_g_per_h set, where the machine's parts are in no table"
+            "SCI needs M, the embodied emissions of the hardware, and not every record has them; "
+            "give those attributed to these runs with --embodied-g G, or measure with "
+            "embodied_g_per_h set"
         )
-    embodied_g = total.embodied_g
     ends = (total.emissions_low_g, total.emissions_high_g)
-    low, high = (None if g is None else (g + embodied_g) / units for g in ends)
-    used = total.energy_kwh
+    low, high = (None if g is None else (g + embodied.g) / units for g in ends)
     content = {
         "schema": 1,
         "standard": "ISO/IEC 21031:2024",
-        "formula": "(E * I + M) / R",
-        "sci_g_per_unit": (total.emissions_g + embodied_g) / units,
+        "formula": "((E * I) + M) per R",
+        "sci_g_per_unit": (total.emissions_g + embodied.g) / units,
         "sci_low_g_per_unit": low,
         "sci_high_g_per_unit": high,
         "unit": asked.unit,
-        "e_kwh": used,
-        "i_g_per_kwh": total.emissions_g / used if used > 0.0 else None,
-        "m_g": embodied_g,
-        "m_low_g": total.embodied_low_g,
-        "m_high_g": total.embodied_high_g,
+        **_sci_terms(facts, embodied),
         "r_units": units,
         "regions": list(facts.places),
         "boundary": list(facts.scopes),
-        "interval_of": "energy and grid; M is a best estimate",
+        "boundary_text": method.boundary(facts),
+        "not_included": method.not_included(facts),
+        "interval_of": "E and I; M enters as its best estimate",
     }
     return json.dumps(content, indent=2) + "\n"
 
 
-def _entry(key: str, title: str, year: int | None, note: str, *, kind: str = "misc") -> str:
-    lines = [f"@{kind}{{{key},", f"  title = {{{{{latex(title)}}}}},"]
-    lines += [f"  year = {{{year}}},"] if year is not None else []
-    lines += [f"  note = {{{latex(note)}}},"] if note else []
-    return "\n".join([*lines, "}", ""])
-
-
-def _year_of_publication(text: str) -> int | None:
-    """The year of publication in the text of a source: "… Data (2026), …"."""
-    found = re.search(r"\b(20\d\d)\b", text)
-    return int(found.group(1)) if found else None
-
-
-def _licence(text: str) -> str | None:
-    return next((row["licence"] for row in rows.rows("sources") if row["text"] == text), None)
+def _sci_terms(facts: Facts, embodied: method.Embodied) -> dict[str, Any]:
+    """E, I and M with their intervals, and where each comes from."""
+    total = facts.summary.total
+    used, emitted = total.energy_kwh or 0.0, total.emissions_g or 0.0
+    return {
+        "e_kwh": total.energy_kwh,
+        "e_low_kwh": total.energy_low_kwh,
+        "e_high_kwh": total.energy_high_kwh,
+        "e_basis": method.basis(facts),
+        "i_g_per_kwh": _without_noise(emitted / used) if used else None,
+        "i_method": "location-based",
+        "i_sources": method.intensity_texts(facts),
+        "m_g": embodied.g,
+        "m_low_g": embodied.low_g,
+        "m_high_g": embodied.high_g,
+        "m_source": embodied.origin,
+    }
 
 
 def _check_task(task: object) -> None:
@@ -250,6 +231,11 @@ def _quality(facts: Facts) -> str | None:
         return None
     off = max(best - low, high - best) / best
     return next((word for most, word in _QUALITIES if off <= most), None)
+
+
+def _without_noise(quotient: float) -> float:
+    """A quotient that does not show the last digits of its rounding, such as 41.440000000000005."""
+    return float(f"{quotient:.10g}")
 
 
 def _known(found: dict[str, Any]) -> dict[str, Any]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from carbontrack.grid import names
 from carbontrack.report import page_data
 from carbontrack.report.frame import HOW
-from carbontrack.report.tables import Summary
+from carbontrack.report.tables import LONGEST, Summary
+from carbontrack.text import cut_to, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,11 +31,14 @@ class Asked:
         units: how many functional units the work delivered; None: the calls that were counted.
         unit: what a unit is called.
         about: facts that no record holds, such as BoAmps' "task", by their names in the format.
+        embodied_g: embodied emissions attributed to these runs, in grams of CO2e, for records that
+            hold none; None is unknown.
     """
 
     units: float | None = None
     unit: str = "inference"
     about: Mapping[str, Any] = field(default_factory=dict)
+    embodied_g: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,32 @@ def facts_of(summary: Summary, frame: pd.DataFrame) -> Facts:
         all_embodied=bool(frame["embodied_g"].notna().all()),
         all_abiotic=bool(frame["abiotic_kg_sb"].notna().all()),
     )
+
+
+def with_short_texts(facts: Facts) -> Facts:
+    """The facts with all texts of files and hosts visible, and none longer than `LONGEST`."""
+    return replace(
+        facts,
+        machines=tuple(
+            replace(
+                machine,
+                cpu=None if machine.cpu is None else _short(machine.cpu),
+                gpus=tuple((_short(name), count) for name, count in machine.gpus),
+            )
+            for machine in facts.machines
+        ),
+        grids=tuple(
+            {name: _short(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
+            for row in facts.grids
+        ),
+        scopes=tuple(map(_short, facts.scopes)),
+        meters=tuple(map(_short, facts.meters)),
+        versions=tuple(map(_short, facts.versions)),
+    )
+
+
+def _short(text: str) -> str:
+    return cut_to(visible(text), LONGEST)
 
 
 def place(region: str) -> str:

@@ -107,10 +107,12 @@ def load(
     extra: Sequence[str] = (),
     progress: Progress | None = None,
     with_jobs: bool = False,
+    only: str | None = None,
 ) -> Loaded:
     """The records of files and directories that a sum adds up.
 
-    `extra` names columns beyond the usual ones. `with_jobs`: also find the jobs.
+    `extra` names columns beyond the usual ones. `with_jobs`: also find the jobs. `only`: read just
+    the records of this name, so that those are added which are nested in a record of another name.
 
     Raises:
         MissingExtra: pandas is not installed.
@@ -120,7 +122,7 @@ def load(
     pd = import_pandas("report", "carbontrack report")
     sources = sources_of(paths)
     wanted = columns_of(extra, with_jobs=with_jobs)
-    columns = _Columns(pd, wanted)
+    columns = _Columns(pd, wanted, only)
     position = Position(sources, progress)
     for source in sources:
         for block in blocks_of_source(source, wanted, position.at):
@@ -233,9 +235,10 @@ def texts_of(pd: Any, name: str, column: pd.Series, *, as_in_file: bool) -> tupl
 class _Columns:
     """Joins blocks column by column; a column of text is kept as codes into its distinct texts."""
 
-    def __init__(self, pd: Any, wanted: Sequence[str]) -> None:
+    def __init__(self, pd: Any, wanted: Sequence[str], only: str | None = None) -> None:
         self._pd = pd
         self._wanted = wanted
+        self._only = only
         self._parts: dict[str, list[Any]] = {name: [] for name in wanted}
         self._texts: dict[str, dict[str, int]] = {
             name: {}
@@ -246,6 +249,10 @@ class _Columns:
 
     def add(self, block: Any) -> None:
         block, as_in_file = self._rows.of(block)
+        if self._only is not None:
+            codes, names = texts_of(self._pd, "name", block["name"], as_in_file=as_in_file)
+            wanted = [place for place, name in enumerate(names) if name == self._only]
+            block = block[self._pd.Index(codes).isin(wanted)]
         self._add(block, as_in_file=as_in_file)
 
     def add_typed(self, rows: Sequence[Mapping[str, object]]) -> None:

@@ -1,7 +1,7 @@
-"""Energy labels: measured energy per unit, graded A+ to D against what was published for a task.
+"""Energy labels: energy per 1,000 units, graded A+ to D against what was published for a task.
 
 `label_of` makes the label of some records; the `as_...` functions write it as text, Markdown, JSON,
-SVG or PNG.
+SVG or PNG. Every energy on it is in watt-hours.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from math import exp, log, sqrt
+from textwrap import wrap
 from typing import Any
 
-from carbontrack.errors import ConfigError, MissingExtra
-from carbontrack.record import boundary_text
+from carbontrack.errors import ConfigError, MissingExtra, did_you_mean
+from carbontrack.report.digits import WH, interval_in, three_digits
+from carbontrack.report.label_units import DEFAULT, check_unit, one_inference, plural
 from carbontrack.report.totals import Total
 from carbontrack.system.files import package_text
 from carbontrack.text import cut_to, visible, visible_html, visible_markdown
-from carbontrack.units import JOULES_PER_KWH, format_interval, format_joules, joules_from
+from carbontrack.units import JOULES_PER_KWH
 
 TABLE = "data/inference.csv"
 PER = 1000
@@ -27,13 +29,22 @@ GRADES = ("A+", "A", "B", "C", "D")
 ALL_MEASURED = 0.99
 """A grade is provisional below this measured share: as in a record, 1 % may be known otherwise."""
 RULE = (
-    "Fifths of a log-normal distribution with the published mean and standard deviation: A+ is the "
-    "fifth that uses least. Energy of the computers, before PUE."
+    "Each grade is a fifth of the published distribution (log-normal, by its mean and standard "
+    "deviation); A+ is the fifth with the lowest energy. Energy is that of the computers, before "
+    "PUE."
+)
+_PARTS = (
+    ("cpu_kwh", "CPU"),
+    ("gpu_kwh", "GPU"),
+    ("ram_kwh", "memory"),
+    ("other_kwh", "the rest of the machine"),
 )
 _COLOURS = ("#1b7f3b", "#5a9e2f", "#a88600", "#d9761a", "#b8322a")
 """Of the grades; white letters on them have a WCAG contrast of 3 or more, enough for large text."""
-_WIDTH, _HEIGHT = 440, 330
-_BAR_HEIGHT, _GAP, _TOP = 30, 6, 84
+_GREY = "#5b6762"
+_COLUMNS = 78
+_WIDTH, _HEIGHT = 440, 380
+_BAR_HEIGHT, _GAP, _TOP = 30, 6, 92
 _FONT = "font-family='Liberation Sans, Arial, Helvetica, sans-serif'"
 
 
@@ -66,13 +77,16 @@ class Label:
     """The grade of a model for a task, and the figures that it rests on.
 
     Attributes:
-        model: what was measured, in its owner's words.
+        model: what was graded, in its owner's words.
         task: the task that it is graded for.
         grade: "A+", "A", "B", "C" or "D"; low and high are those of the interval's ends.
-        provisional: less than 99 % of the energy was measured.
+        provisional: over 1 % of the energy is modelled, assumed, or of unrecorded basis.
+        measured_share, modelled_share, assumed_share: of the energy, from 0 to 1; None where it is
+            not recorded.
+        runs: how many records were added up.
         units: how many units the energy was spent on.
         kwh_per_1000: energy of the computers for 1,000 units, before PUE, with low and high.
-        boundary: of which parts that is, where all of it is of processor, memory and GPUs.
+        boundary: the parts of the computer that are counted.
         thresholds_kwh: the upper ends of A+, A, B and C.
         rule, source, year: how the thresholds were computed, and from which publication.
     """
@@ -84,6 +98,9 @@ class Label:
     grade_high: str | None
     provisional: bool
     measured_share: float | None
+    modelled_share: float | None
+    assumed_share: float | None
+    runs: int
     units: float
     unit: str
     kwh_per_1000: float
@@ -93,43 +110,77 @@ class Label:
     rule: str
     source: str
     year: int
-    boundary: str | None = None
+    boundary: str
 
     def to_dict(self) -> dict[str, Any]:
         """The attributes by name."""
         return asdict(self) | {"thresholds_kwh": list(self.thresholds_kwh)}
 
     @property
-    def joules(self) -> tuple[float, float | None, float | None]:
-        """The energy of 1,000 units in joules: best, low, high."""
-        low, high = joules_from(self.kwh_per_1000_low), joules_from(self.kwh_per_1000_high)
-        return self.kwh_per_1000 * JOULES_PER_KWH, low, high
+    def energy(self) -> str:
+        """The energy per 1,000 units: "1.42 Wh per 1,000 inferences"."""
+        return f"{_wh(self.kwh_per_1000)} per 1,000 {plural(self.unit, PER)}"
+
+    @property
+    def interval(self) -> str:
+        """The uncertainty interval, and the grades in it: "1.20 to 1.80 Wh (A+ to A)"."""
+        low, high = self.kwh_per_1000_low, self.kwh_per_1000_high
+        if low is None or high is None:
+            return "unknown"
+        ends = interval_in(low * JOULES_PER_KWH, high * JOULES_PER_KWH, WH)
+        grades = dict.fromkeys((self.grade_low, self.grade_high))
+        return f"{ends} Wh ({' to '.join(filter(None, grades))})"
+
+    @property
+    def basis(self) -> str:
+        """How the energy is known: "90% measured, 10% modelled"."""
+        if self.measured_share is None:
+            return "not recorded"
+        shares = {
+            "measured": self.measured_share,
+            "modelled": self.modelled_share,
+            "assumed": self.assumed_share,
+        }
+        known = {how: share for how, share in shares.items() if share is not None}
+        rest = 1.0 - sum(known.values())
+        known["of unrecorded basis"] = rest if rest > 1e-9 else 0.0
+        return ", ".join(f"{_percent(share)} {how}" for how, share in known.items() if share)
+
+    @property
+    def counted(self) -> str:
+        """The work: "5,000 inferences in 2 runs"."""
+        of_runs = f"{self.runs:,} run{'s' * (self.runs != 1)}"
+        return f"{self.units:,.12g} {plural(self.unit, self.units)} in {of_runs}"
 
 
 def label_of(
-    total: Total, task: str, *, model: str, units: float | None = None, unit: str = "inference"
+    total: Total, task: str, *, model: str, units: float | None = None, unit: str = DEFAULT
 ) -> Label:
     """The label of the records that a total sums.
 
     Args:
         total: the sum; its components are the energy of the computers.
         task: a task of the table.
-        model: what was measured.
+        model: what is graded.
         units: how many units the energy was spent on; None: the calls that were counted.
         unit: what a unit is called.
 
     Raises:
-        ConfigError: the table has no such task, no energy is known, or there are no units.
+        ConfigError: the table has no such task, the unit does not fit it, the energy of a run is
+            unknown, or no units were counted.
     """
     published = find_task(task)
-    parts = (total.cpu_kwh, total.gpu_kwh, total.ram_kwh, total.other_kwh)
-    known = [kwh for kwh in parts if kwh is not None]
-    count = total.calls if units is None else units
+    check_unit(published.name, unit)
+    known = [kwh for name, _ in _PARTS if (kwh := getattr(total, name)) is not None]
     if not known or not sum(known) > 0.0:
         raise ConfigError("a label needs records with a known energy, and these have none")
     if total.unknown_runs:
-        raise ConfigError(f"{total.unknown_runs} of {total.runs} runs have no known energy")
-    if count is None or not 0.0 < count < float("inf"):
+        raise ConfigError(
+            f"{total.unknown_runs} of {total.runs} records have no known energy, so the energy per "
+            "inference is not known; choose records with --only NAME, or take those out of the file"
+        )
+    count = _counted_units(total, published, unit) if units is None else units
+    if not 0.0 < count < float("inf"):
         raise ConfigError(f"a label needs a number of units above 0, not {count!r}; give --units N")
     per = PER / count
     best = sum(known) * per
@@ -144,6 +195,9 @@ def label_of(
         grade_high=None if high is None else published.grade(high),
         provisional=(total.measured_share or 0.0) < ALL_MEASURED,
         measured_share=total.measured_share,
+        modelled_share=total.modelled_share,
+        assumed_share=total.assumed_share,
+        runs=total.runs,
         units=count,
         unit=unit,
         kwh_per_1000=best,
@@ -153,8 +207,31 @@ def label_of(
         rule=RULE,
         source=published.source,
         year=published.year,
-        boundary=boundary_text(total),
+        boundary=_boundary(total),
     )
+
+
+def _counted_units(total: Total, task: Task, unit: str) -> float:
+    """The calls that the records count.
+
+    A block or a command counts as one, whatever it did, so records of one call each say nothing of
+    the work.
+    """
+    if total.calls is None or total.calls <= total.runs:
+        raise ConfigError(
+            f"the records do not say how many {plural(unit, PER)} they stand for "
+            f"({one_inference(task.name)} each): a block or a command counts as one call, whatever "
+            "it did. Give the number with --units N, or decorate the function that does one with "
+            "@carbontrack.track, which counts its calls"
+        )
+    return total.calls
+
+
+def _boundary(total: Total) -> str:
+    names = [name for column, name in _PARTS if getattr(total, column) is not None]
+    listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    wall = "" if total.other_kwh is not None else ", not wall power"
+    return f"{listed}{wall}, before PUE"
 
 
 def find_task(name: str) -> Task:
@@ -163,10 +240,14 @@ def find_task(name: str) -> Task:
     Raises:
         ConfigError: the table has no such task; the message names those that it has.
     """
-    found = tasks().get("-".join(name.lower().replace("_", " ").replace("-", " ").split()))
+    asked = "-".join(name.lower().replace("_", " ").replace("-", " ").split())
+    found = tasks().get(asked)
     if found is None:
+        from difflib import get_close_matches  # only where a name is wrong
+
+        near = did_you_mean(get_close_matches(asked, tasks(), 1), form=repr)
         raise ConfigError(
-            f"no distribution was published for {name!r}; known: {', '.join(tasks())}"
+            f"no distribution was published for {name!r}{near}; known: {', '.join(tasks())}"
         )
     return found
 
@@ -183,36 +264,36 @@ def tasks() -> dict[str, Task]:
 
 def sentence(label: Label) -> str:
     """What the label says, in a sentence of plain text."""
-    best, _, _ = label.joules
-    is_a = (
-        "is a provisional" if label.provisional else "is a" + ("n" if label.grade[0] == "A" else "")
-    )
+    state = " (provisional)" if label.provisional else ""
     task = label.task.replace("-", " ")
-    return (
-        f"{label.model} {is_a} {label.grade} for {task}: "
-        f"{format_joules(best)} per 1,000 {_plural(label.unit)}."
-    )
+    return f"{label.model} is rated {label.grade}{state} for {task}: {label.energy}."
 
 
 def as_text(label: Label) -> str:
-    """The sentence, the interval, the thresholds, the rule and its source."""
-    lines = [sentence(label), *(f"  {line}" for line in _remarks(label)), ""]
-    lines += [f"  {grade:2s}  {bounds}" for grade, bounds in _bounds(label)]
-    return "\n".join(map(visible, [*lines, "", f"  {label.rule}", f"  {label.source}.", ""]))
+    """The sentence, interval, work, basis and boundary, then the scale and its source."""
+    lines = [sentence(label), *(f"  {head:<13s}{text}" for head, text in _remarks(label))]
+    lines += ["", f"Scale, in energy per 1,000 {plural(label.unit, PER)}:"]
+    for grade, bounds in _bounds(label):
+        lines.append(f"  {grade:2s}  {bounds}{'  <' * (grade == label.grade)}")
+    for paragraph in (label.rule, f"Source of the scale: {label.source}."):
+        lines += ["", *wrap(paragraph, _COLUMNS)]
+    lines.append("")
+    return "\n".join(map(visible, lines))
 
 
 def as_markdown(label: Label) -> str:
     """A paragraph and a table for a model card."""
     escaped = replace(label, model=visible_markdown(label.model), unit=visible_markdown(label.unit))
+    remarks = " ".join(f"{head.capitalize()}: {text}." for head, text in _remarks(escaped))
     rows = [
         f"| {'**' * (g == label.grade)}{g}{'**' * (g == label.grade)} | {b} |"
         for g, b in _bounds(label)
     ]
     return "\n".join(
         [
-            *(f"**{sentence(escaped)}** {' '.join(_remarks(escaped))}".rstrip(), ""),
-            *("| grade | energy per 1,000 |", "| --- | --- |", *rows, ""),
-            *(f"{label.rule} Source: {label.source}.", ""),
+            *(f"**{sentence(escaped)}** {remarks}", ""),
+            *(f"| grade | energy per 1,000 {plural(escaped.unit, PER)} |", "| --- | --- |"),
+            *(*rows, "", f"{label.rule} Source of the scale: {label.source}.", ""),
         ]
     )
 
@@ -225,21 +306,15 @@ def as_json(label: Label) -> str:
 def as_svg(label: Label) -> str:
     """The label as a vector picture."""
     bars = "".join(_bar(label, place) for place in range(len(GRADES)))
-    best, low, high = label.joules
-    ends = "no interval"
-    if low is not None and high is not None:
-        ends = format_interval(low, high, format_joules, like=best)
-    state = "measured"
-    if label.provisional:
-        wall = ", not the wall" if label.boundary else ""
-        nothing = not label.measured_share and label.boundary
-        state = f"PROVISIONAL: {nothing or f'not all measured{wall}'}"
     texts = [
-        _text(20, 34, 20, label.model, "bold", limit=34),
-        _text(20, 58, 14, f"{label.task.replace('-', ' ')} · energy label"),
-        _text(20, 286, 16, f"{format_joules(best)} per 1,000 {_plural(label.unit)}", "bold"),
-        _text(20, 305, 12, f"{ends} · {state}"),
-        _text(20, 321, 9, f"{label.source}", limit=86),
+        _text(20, 36, 20, label.model, "bold", limit=34),
+        _text(20, 60, 14, f"Energy label: {label.task.replace('-', ' ')}"),
+        _text(20, 80, 11, f"Wh per 1,000 {plural(label.unit, PER)}", colour=_GREY, limit=60),
+        _text(20, 296, 17, label.energy, "bold", limit=44),
+        _text(20, 315, 12, f"Uncertainty: {label.interval}"),
+        _text(20, 331, 12, f"Basis: {label.basis}"),
+        _text(20, 347, 12, f"Boundary: {label.boundary}", limit=66),
+        _text(20, 367, 9, f"Scale: {label.source}", colour=_GREY, limit=86),
     ]
     title = visible_html(sentence(label))
     size = f"viewBox='0 0 {_WIDTH} {_HEIGHT}' width='{_WIDTH}' height='{_HEIGHT}'"
@@ -247,7 +322,7 @@ def as_svg(label: Label) -> str:
         f"<svg xmlns='http://www.w3.org/2000/svg' {size} role='img' aria-label='{title}'>"
         f"<title>{title}</title>"
         f"<rect x='1' y='1' width='{_WIDTH - 2}' height='{_HEIGHT - 2}' rx='12' fill='#ffffff' "
-        f"stroke='#9aa5a0'/>{''.join(texts)}{bars}</svg>\n"
+        f"stroke='#9aa5a0'/>{''.join(texts)}{_chip(label)}{bars}</svg>\n"
     )
 
 
@@ -276,25 +351,43 @@ ENDINGS = {".svg": "svg", ".png": "png", ".json": "json", ".md": "markdown", ".t
 """The format of a file by its ending."""
 
 
+def _wh(kwh: float) -> str:
+    return f"{three_digits(kwh * JOULES_PER_KWH / WH.size)} Wh"
+
+
+def _percent(share: float) -> str:
+    return "<1%" if share < 0.005 else f"{share:.0%}"
+
+
 def _bounds(label: Label) -> list[tuple[str, str]]:
-    ends = [format_joules(kwh * JOULES_PER_KWH) for kwh in label.thresholds_kwh]
+    ends = [_wh(kwh) for kwh in label.thresholds_kwh]
     return list(zip(GRADES, [*(f"up to {end}" for end in ends), f"above {ends[-1]}"], strict=True))
 
 
-def _remarks(label: Label) -> list[str]:
-    best, low, high = label.joules
-    remarks = []
-    if low is not None and high is not None:
-        ends = format_interval(low, high, format_joules, like=best)
-        grades = {label.grade_low, label.grade_high}
-        over = f", so {label.grade_low} to {label.grade_high}" if len(grades) > 1 else ""
-        remarks.append(f"Interval {ends}{over}; {label.units:,.0f} {_plural(label.unit)} measured.")
+def _remarks(label: Label) -> list[tuple[str, str]]:
+    """What a reader has to know of the figure, each with its head.
+
+    "provisional" and "measured" are never in one sentence: together they would contradict.
+    """
+    remarks = [
+        ("uncertainty", label.interval),
+        ("counted", label.counted),
+        ("basis", label.basis),
+        ("boundary", label.boundary),
+    ]
     if label.provisional:
-        share = "Nothing" if not label.measured_share else f"Only {label.measured_share:.0%}"
-        remarks.append(f"Provisional: {share} of the energy was measured.")
-        if label.boundary:
-            remarks.append(f"It is the energy of {label.boundary}.")
+        remarks.append(("provisional", "over 1% of the energy is modelled, assumed or unrecorded"))
     return remarks
+
+
+def _chip(label: Label) -> str:
+    """The mark of a provisional grade, in the upper right corner."""
+    if not label.provisional:
+        return ""
+    return (
+        f"<rect x='316' y='46' width='98' height='20' rx='10' fill='#ffffff' stroke='{_GREY}' "
+        f"stroke-dasharray='4 2'/>{_text(327, 60, 11, 'PROVISIONAL', 'bold', colour=_GREY)}"
+    )
 
 
 def _bar(label: Label, place: int) -> str:
@@ -304,7 +397,7 @@ def _bar(label: Label, place: int) -> str:
     arrow = f"20,{top} {end},{top} {end + 14},{middle} {end},{bottom} 20,{bottom}"
     drawn = f"<polygon points='{arrow}' fill='{_COLOURS[place]}'/>"
     drawn += _text(30, top + 22, 19, grade, "bold", colour="#ffffff")
-    drawn += _text(end + 22, top + 20, 12, _bounds(label)[place][1], colour="#5b6762")
+    drawn += _text(end + 22, top + 20, 12, _bounds(label)[place][1], colour=_GREY)
     if grade == label.grade:
         dash = " stroke-dasharray='5 3'" if label.provisional else ""
         pointer = f"414,{top - 3} 350,{top - 3} 332,{middle} 350,{bottom + 3} 414,{bottom + 3}"
@@ -330,7 +423,3 @@ def _text(
         f"<text x='{x}' y='{y}' font-size='{size}' font-weight='{weight}' fill='{colour}' {_FONT}>"
         f"{shown}</text>"
     )
-
-
-def _plural(unit: str) -> str:
-    return unit if unit.endswith("s") else f"{unit}s"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from carbontrack.grid.names import name_of
 from carbontrack.record import COMPONENTS
 from carbontrack.report.totals import Total
-from carbontrack.text import visible
+from carbontrack.text import cut_to, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,6 +18,13 @@ if TYPE_CHECKING:
 MOST_RUNS = 10_000
 """Runs that a page lists; of more it lists those with the largest emissions, and says so."""
 MOST_BARS = 12
+UNKNOWN = "(unknown)"
+_MOST_LABELS = 64
+"""Labels of a run that a page shows."""
+_LONGEST_LABEL = 200
+_BARS_ON_A_PHONE = 16
+"""Bars of days or weeks above which a phone gets bars of the next longer step."""
+_COARSER = {"day": ("week", "W-MON"), "week": ("month", "MS")}
 _STEPS = (
     (0.1, "min", "minute"),
     (3.0, "h", "hour"),
@@ -29,13 +40,16 @@ _NUMBERS = (
     *("intensity_g_per_kwh", "pue", "coverage"),
 )
 _TEXTS = (
-    *("name", "labels", "status", "region", "basis", "cpu_basis", "gpu_basis", "ram_basis"),
+    *("name", "status", "region", "basis", "cpu_basis", "gpu_basis", "ram_basis"),
     *("host_id", "meters", "intensity_source", "cpu_model", "gpu_models"),
 )
 
 
 def runs(frame: pd.DataFrame) -> dict[str, Any]:
-    """The runs, column by column; columns of text hold indexes into lists of distinct texts."""
+    """The runs, column by column; columns of text hold indexes into lists of distinct texts.
+
+    `texts["labels"]` has pairs of key and value, and `places` the names of the regions.
+    """
     listed = frame
     if len(frame) > MOST_RUNS:
         listed = frame.nlargest(MOST_RUNS, "emissions_g")
@@ -43,12 +57,57 @@ def runs(frame: pd.DataFrame) -> dict[str, Any]:
     columns: dict[str, Any] = {"started_ms": started.where(started > 0, None).tolist()}
     for name in _NUMBERS:
         columns[name] = [_short(number) for number in listed[name].tolist()]
-    texts = {}
+    texts: dict[str, list[Any]] = {}
     for name in _TEXTS:
         column = listed[name].cat.remove_unused_categories().cat
         texts[name] = [visible(str(text)) for text in column.categories]
         columns[name] = column.codes.tolist()
-    return {"count": len(listed), "of": len(frame), "columns": columns, "texts": texts}
+    labels = listed["labels"].cat.remove_unused_categories().cat
+    texts["labels"] = [labels_of(str(text)) for text in labels.categories]
+    columns["labels"] = labels.codes.tolist()
+    regions = listed["region"].cat.remove_unused_categories().cat.categories
+    places = list(places_of(map(str, regions)).values())
+    found = {"count": len(listed), "of": len(frame), "columns": columns, "texts": texts}
+    return found | {"places": places}
+
+
+def labels_of(text: str) -> list[list[str]]:
+    """The labels in a cell, as visible texts: pairs of key and value."""
+    try:
+        labels = json.loads(text)
+    except (ValueError, RecursionError):
+        labels = None
+    if not isinstance(labels, dict):
+        return [["labels", _label_text(text)]] if text else []
+    pairs = list(labels.items())[:_MOST_LABELS]
+    return [[_label_text(key), _label_text(value)] for key, value in pairs]
+
+
+def _label_text(content: object) -> str:
+    text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+    return cut_to(visible(text), _LONGEST_LABEL)
+
+
+def places_of(regions: Iterable[str]) -> dict[str, str]:
+    """The name of each region, as a visible text: "France" for "FR".
+
+    Cloud regions keep their code, and so do regions that share a name with another.
+    """
+    names = {region: name_of(region) for region in regions}
+    times = Counter(names.values())
+    return {
+        region: visible(
+            f"{name} ({region})" if name != region and (":" in region or times[name] > 1) else name
+        )
+        for region, name in names.items()
+    }
+
+
+def with_places(groups: Sequence[Total]) -> list[dict[str, Any]]:
+    """As `bars`, of groups whose keys are regions: with their names."""
+    names: dict[str | None, str] = {None: UNKNOWN}
+    names.update(places_of(group.key for group in groups if group.key is not None))
+    return bars(groups, names)
 
 
 def _short(number: float) -> float | None:
@@ -58,35 +117,58 @@ def _short(number: float) -> float | None:
 
 def over_time(frame: pd.DataFrame) -> tuple[str, list[dict[str, Any]]]:
     """The name of the step, and the kWh of each component in each step; "building" is the PUE's."""
-    import pandas as pd
-
     known = frame[frame["started_at"].notna() & frame["energy_kwh"].notna()]
     if known.empty:
         return "day", []
     span = known["started_at"].max() - known["started_at"].min()
     days = span.total_seconds() / 86_400.0
     rule, step = next(((r, name) for most, r, name in _STEPS if days <= most), ("MS", "month"))
+    return step, _sums_over_time(known, rule)
+
+
+def coarser(
+    frame: pd.DataFrame, step: str, rows: Sequence[dict[str, Any]]
+) -> tuple[str, list[dict[str, Any]]] | None:
+    """As `over_time`, by weeks instead of days and months instead of weeks, for a narrow screen.
+
+    None where these rows already fit one.
+    """
+    if step not in _COARSER or len({row["at"] for row in rows}) <= _BARS_ON_A_PHONE:
+        return None
+    longer, rule = _COARSER[step]
+    known = frame[frame["started_at"].notna() & frame["energy_kwh"].notna()]
+    return longer, _sums_over_time(known, rule)
+
+
+def _sums_over_time(known: pd.DataFrame, rule: str) -> list[dict[str, Any]]:
+    """The kWh of each component in each step of pandas' rule."""
+    import pandas as pd
+
     kwh = pd.DataFrame({name: known[f"{name}_kwh"].fillna(0.0) for name in COMPONENTS})
     kwh["building"] = (known["energy_kwh"] - kwh.sum(axis=1)).clip(lower=0.0)
     kwh.index = pd.DatetimeIndex(known["started_at"])
     sums = kwh.resample(rule, label="left", closed="left").sum()
     sums = sums.loc[:, sums.sum() > sums.to_numpy().sum() * 1e-9]
-    return step, [
+    return [
         {"at": int(at.timestamp() * 1000), "part": str(part), "kwh": float(kwh)}
         for at, row in sums.iterrows()
         for part, kwh in row.items()
     ]
 
 
-def bars(groups: list[Total]) -> list[dict[str, Any]]:
+def bars(
+    groups: Sequence[Total], names: Mapping[str | None, str] | None = None
+) -> list[dict[str, Any]]:
     """The largest groups, and all others as one, with their intervals.
+
+    `names` has the visible name of each key; without it, that is the key.
 
     The others have no interval: it would not be the sum of the groups' ends.
     """
     known = [group for group in groups if group.emissions_g is not None]
     drawn = [
         {
-            "key": "(unknown)" if group.key is None else visible(group.key),
+            "key": _name(group.key) if names is None else names[group.key],
             "g": group.emissions_g,
             "low_g": group.emissions_low_g,
             "high_g": group.emissions_high_g,
@@ -101,6 +183,10 @@ def bars(groups: list[Total]) -> list[dict[str, Any]]:
         count = sum(group.runs for group in rest)
         drawn.append({"key": name, "g": grams, "low_g": None, "high_g": None, "runs": count})
     return drawn
+
+
+def _name(key: str | None) -> str:
+    return UNKNOWN if key is None else visible(key)
 
 
 def grids(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.impact.embodied import AS_ANTIMONY
-from carbontrack.record import boundary_text
+from carbontrack.record import BASES, boundary_text
 from carbontrack.report import page_data
 from carbontrack.report.tables import Summary, combined, left_out
 from carbontrack.report.timelines import RunTimeline
@@ -20,18 +21,24 @@ from carbontrack.units import (
     format_interval,
     format_joules,
     format_seconds,
+    format_watts,
+    format_with_interval,
     joules_from,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_PART_NAMES = {"cpu": "CPU", "gpu": "GPU", "ram": "memory", "other": "other"}
+PART_NAMES = {"cpu": "CPU", "gpu": "GPU", "ram": "memory", "other": "other"}
+MEASURE = "#narrow"
+"""The section of the page that says how to measure what is modelled."""
+_INTERVALS = "docs/explanation/adding-up-intervals.md"
+_SMALLEST_WATER_L = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class PageContext:
-    """What a page shows beside the records.
+    """What a page shows in addition to the records.
 
     Attributes:
         elsewhere: grids for which the emissions of the same energy are computed.
@@ -45,12 +52,35 @@ class PageContext:
     timelines: Sequence[RunTimeline] = ()
 
 
+def code(text: str) -> str:
+    """A command or a setting as HTML."""
+    return f"<code>{visible_html(text)}</code>"
+
+
 def headline(total: Total) -> str:
     """The main figure in one line of plain text."""
     runs = "One run" if total.runs == 1 else f"{total.runs:,} runs"
     if total.emissions_g is None:
-        return f"{runs}, of unknown emissions"
-    return f"{runs} emitted {format_grams(total.emissions_g)} of CO2e"
+        return f"{runs}, emissions unknown"
+    return f"{runs} emitted {format_grams(total.emissions_g)} CO2e"
+
+
+def title(total: Total, what: str) -> str:
+    """The title of the document: emissions with their interval, and what they are of."""
+    grams = total.emissions_g
+    if grams is None:
+        return f"{what}: emissions unknown"
+    ends = (total.emissions_low_g, total.emissions_high_g)
+    return f"{what}: {format_with_interval(grams, *ends, format_grams, of=' CO2e')}"
+
+
+def range_text(total: Total) -> str:
+    """The interval of the emissions under the headline; empty where there is none."""
+    low_g, high_g = total.emissions_low_g, total.emissions_high_g
+    if total.emissions_g is None or low_g is None or high_g is None:
+        return ""
+    low, high = (format_grams(end, like=total.emissions_g) for end in (low_g, high_g))
+    return f"between {low} and {high}"
 
 
 def period(frame: pd.DataFrame) -> str:
@@ -65,6 +95,12 @@ def period(frame: pd.DataFrame) -> str:
     return f"{start} UTC{where}" if start == end else f"{start} to {end} UTC{where}"
 
 
+def period_html(frame: pd.DataFrame) -> str:
+    """The same as HTML whose times do not wrap."""
+    times = r"\d{4}-\d\d-\d\d \d\d:\d\d(?: UTC)?"
+    return re.sub(times, r'<span class="date">\g<0></span>', visible_html(period(frame)))
+
+
 def cards(total: Total, context: PageContext) -> Iterator[str]:
     """The main figures as cards, each with its interval or a remark."""
     joules = joules_from(total.energy_kwh)
@@ -76,22 +112,21 @@ def cards(total: Total, context: PageContext) -> Iterator[str]:
     ends = _ends(total.emissions_low_g, total.emissions_high_g, grams, format_grams)
     yield _card("CO2e", "unknown" if grams is None else format_grams(grams), ends)
     if total.duration_s is not None:
-        hours = total.duration_s / 3600.0
-        long = hours >= 100.0
-        text = f"{hours:,.0f} h" if long else format_seconds(total.duration_s)
-        yield _card("Time running", text, f"{total.runs:,} runs together")
-    if total.water_l is not None:
-        yield _card("Water", _litres(total.water_l), "where the power is made and used")
+        yield _run_time(total, total.duration_s)
+    if total.water_l is not None and total.water_l >= _SMALLEST_WATER_L:
+        yield _card("Water", _litres(total.water_l), "at power plants and data centres")
     if total.market_emissions_g is not None:
         share = total.market_share
         partly = share is not None and share < 1.0 - 1e-9
         known = f", for {share:.0%} of the energy" if partly else ""
-        more = f"market-based, beside the CO2e of the place{known}"
-        yield _card("By contract", format_grams(total.market_emissions_g), more)
+        more = f"by contract; the CO2e above is location-based{known}"
+        yield _card("Market-based", format_grams(total.market_emissions_g), more)
     if total.embodied_g is not None:
         g = total.embodied_g
         ends = _ends(total.embodied_low_g, total.embodied_high_g, g, format_grams)
-        yield _card("Making the hardware", format_grams(g), f"{ends}, not part of the CO2e")
+        more = "" if total.embodied_low_g is None else f"{ends}, "
+        more += "not part of the CO2e"
+        yield _card("Embodied emissions", format_grams(g), more)
     if total.abiotic_kg_sb is not None:
         yield _metals(total)
     if context.comparison is not None:
@@ -124,31 +159,60 @@ def _ends(low: float | None, high: float | None, best: float | None, form: Any) 
     return format_interval(low, high, form, like=best)
 
 
-def known_text(total: Total) -> str:
-    """How much of the energy is measured, modelled and assumed, in words."""
+def _run_time(total: Total, seconds: float) -> str:
+    text = f"{seconds / 3600.0:,.0f} h" if seconds >= 360_000.0 else format_seconds(seconds)
+    if total.runs != 1:
+        return _card("Total run time", text, f"{total.runs:,} runs together")
+    joules = joules_from(total.energy_kwh)
+    if joules is None or seconds <= 0.0:
+        return _card("Duration", text, "")
+    return _card("Duration", text, f"{format_watts(joules / seconds)} on average")
+
+
+def known_chips(total: Total, measure: str | None = None) -> str:
+    """How much of the energy is measured, modelled and assumed; `measure` leads to how to measure.
+
+    All of it is HTML.
+    """
     if total.measured_share is None:
-        return "How the energy is known is unknown."
-    ends_at = boundary_text(total) if total.measured_share < 1.0 else None
-    unrecorded = total.unrecorded_share
-    return (
-        f"{total.measured_share:.0%} of the energy is measured, "
-        f"{total.modelled_share:.0%} modelled, {total.assumed_share:.0%} assumed"
-        f"{f', {unrecorded:.0%} of unrecorded origin' if unrecorded else ''}"
-        f"{f'; it is the energy of {ends_at}' if ends_at else ''}."
-    )
+        return "<span>How the energy is known is unknown.</span>"
+    shares: dict[str, float] = {basis: getattr(total, f"{basis}_share") for basis in BASES}
+    shares["of unrecorded origin"] = total.unrecorded_share
+    return " ".join(_known_chip(how, share, measure) for how, share in shares.items() if share)
 
 
-def known_bars(total: Total) -> Iterator[str]:
-    """The same shares as segments of a bar."""
-    for basis in ("measured", "modelled", "assumed"):
-        share = getattr(total, f"{basis}_share")
-        if share:
-            yield f'<i style="width:{share * 100:.2f}%;background:var(--{basis})"></i>'
+def _known_chip(basis: str, share: float, measure: str | None) -> str:
+    text = f"{'less than 1%' if share < 0.005 else f'{share:.0%}'} {basis}"
+    if measure is not None and basis in BASES[1:]:
+        how = "<span>: <u>how to measure</u></span>"
+        return f'<a class="chip {basis}" href="{measure}">{text}{how}</a>'
+    return f'<span class="chip {basis if basis in BASES else ""}">{text}</span>'
+
+
+def covers_text(total: Total) -> str:
+    """Which parts of the machine the energy is that of, where not all of it is measured."""
+    ends_at = boundary_text(total) if (total.measured_share or 0.0) < 1.0 else None
+    return "" if ends_at is None else f"The energy of {ends_at}."
+
+
+def missing_text(total: Total) -> str:
+    """Why there are no emissions, and what to do, as HTML; empty where there are."""
+    if total.energy_kwh is None:
+        return (
+            "No energy is known: no meter answered while these ran, or they were too short for "
+            f"one. {code('carbontrack doctor')} shows what this machine can measure."
+        )
+    if total.emissions_g is None:
+        return (
+            "No emissions are known, since there is no carbon intensity for these runs. Say where "
+            f"they run, for example by {code('--region FR')} or {code('CARBONTRACK_REGION=FR')}."
+        )
+    return ""
 
 
 def runs_note(frame: pd.DataFrame) -> str:
     """The note above the table of runs."""
-    press = "Press a name to see how its figures were made."
+    press = "Choose a name for its details, or a label to see only the runs that have it."
     if len(frame) > page_data.MOST_RUNS:
         most = f"{page_data.MOST_RUNS:,} of {len(frame):,} runs"
         return f"The {most} with the largest emissions; all are in the figures above. {press}"
@@ -199,49 +263,67 @@ def time_table(parts: Sequence[dict[str, Any]], step: str) -> list[list[str]]:
         for at, kwh in by_time.items()
         if any(kwh.values())
     ]
-    return [[step, *(_PART_NAMES.get(name, name) for name in names)], *lines]
+    return [[step, *(PART_NAMES.get(name, name) for name in names)], *lines]
 
 
 def how(summary: Summary, frame: pd.DataFrame, context: PageContext) -> str:
     """The section of the page on meters, grids, intervals and what was read."""
     meters = [
-        [_PART_NAMES[row["component"]], row["basis"], format_joules(row["kwh"] * JOULES_PER_KWH)]
+        [PART_NAMES[row["component"]], row["basis"], format_joules(row["kwh"] * JOULES_PER_KWH)]
         for row in page_data.meters(frame)
     ]
+    found = page_data.grids(frame)
+    places = page_data.places_of(dict.fromkeys(row["region"] for row in found if row["region"]))
     grids = [
         [
-            str(row["region"] or "unknown"),
+            places.get(row["region"], "unknown"),
             str(row["region_basis"] or ""),
             _per_kwh(row),
             str(row["intensity_source"] or ""),
             "" if row["intensity_year"] is None else f"{row['intensity_year']:.0f}",
             f"{row['runs']:,}",
         ]
-        for row in page_data.grids(frame)
+        for row in found
     ]
     omitted = " ".join(left_out(summary)) or "Nothing was left out."
-    errors = "".join(f" {visible_html(text)}" for text in combined(summary))
     return (
-        '<section class="how" aria-labelledby="h-how"><h2 id="h-how">How each number was made</h2>'
-        "<h3>Energy</h3><p>Measured: read from a counter or sensor. Modelled: from a known part's "
-        "design power and its load. Assumed: from a default. Parts before PUE.</p>"
-        f"{table(['part', 'known', 'energy'], *meters)}{_RATE}"
-        "<h3>Grid</h3><p>Grams are energy times the intensity of the place, g CO2e per kWh.</p>"
+        '<section class="how" aria-labelledby="h-how"><h2 id="h-how">How each number was calculated'
+        "</h2><h3>Energy</h3><p>Measured: read from a counter or sensor. Modelled: from a known "
+        "part's design power and its load. Assumed: from a default. Before PUE.</p>"
+        f"{table(['part', 'basis', 'energy'], *meters)}{_RATE}"
+        "<h3>Grid</h3><p>Emissions are energy times the carbon intensity of the place, in g CO2e "
+        f"per kWh.{_world_text(context)}</p>"
         f"{table(['region', 'found by', 'g CO2e/kWh', 'source', 'year', 'runs'], *grids)}"
-        f"{_UNTRACED}"
-        "<h3>Intervals</h3><p>The error of one part with one basis is the same in all runs, so its "
-        "half-widths add up. Errors of different parts, and of measured GPUs on different hosts, "
-        "are independent: they combine as the root of the sum of squares. Models of different "
-        "kinds of processor share a part of their error. The grid's error is a factor and combines "
-        f"as a ratio. So the interval of a sum is not the sum of the intervals.{errors}</p>"
+        f"{_UNTRACED}{_intervals_text(summary)}"
         f"{_compared(context)}{_antimony(summary.total)}"
         f"<h3>What was read</h3><p>{visible_html(omitted)}</p></section>"
     )
 
 
+def _world_text(context: PageContext) -> str:
+    world = next((grid for grid in context.elsewhere if grid.zone == "WORLD"), None)
+    if world is None:
+        return ""
+    year = "" if world.year is None else f" ({world.year})"
+    return f" The world average is {world.g_per_kwh:.0f} g CO2e/kWh{year}."
+
+
+def _intervals_text(summary: Summary) -> str:
+    errors = "".join(f" {visible_html(text)}" for text in combined(summary))
+    return (
+        '<h3 id="intervals">Intervals</h3><p>Runs share their errors: one part known in one way is '
+        "wrong by the same factor in every run, so its half-widths add up and do not average out. "
+        "Errors of different parts, and of measured GPUs on different hosts, are independent: they "
+        "combine as the root of the sum of squares. Models of different kinds of processor share "
+        "a part of their error. The grid's error is a factor and combines as a ratio. So the "
+        f"interval of a sum is not the sum of the intervals.{errors} The rule, derived: "
+        f"{code(_INTERVALS)} in carbontrack's documentation.</p>"
+    )
+
+
 _UNTRACED = (
-    "<p>A table's figures count what a country generates: where imports are traced, one country in "
-    "three lies outside its interval.</p>"
+    "<p>The tables count what a country generates: where imports are traced, one country in three "
+    "lies outside its interval.</p>"
 )
 _RATE = (
     "<p>Intervals of modelled processors: nine of ten published servers lay inside; of servers "

@@ -1,4 +1,4 @@
-"""Totals as text: a table for people, JSON and CSV for programs, Markdown and LaTeX for papers."""
+"""Totals as text: a table for people, JSON and CSV for programs, Markdown for comments."""
 
 from __future__ import annotations
 
@@ -70,18 +70,6 @@ _UNKNOWN = "(unknown)"
 _WIDEST_KEY = 40
 LONGEST = 200
 """Columns of a text in Markdown and LaTeX; longer ones are cut."""
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "µ": r"\textmu{}",
-    "{": r"\textbraceleft{}",  # BibTeX counts braces, those behind a backslash too
-    "}": r"\textbraceright{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    **{char: f"\\{char}" for char in "&%$#_"},
-}
 
 
 def as_table(summary: Summary) -> str:
@@ -134,34 +122,11 @@ def as_markdown(summary: Summary) -> str:
     return f"{table}\n\n{_paragraph((*notes(summary), *combined(summary)))}".rstrip() + "\n"
 
 
-def as_latex(summary: Summary) -> str:
-    """A `tabular` with the rules of booktabs."""
-    heads = [summary.by or "all", *summary.heads]
-    rows = list(_rows(summary))
-    lines = [" & ".join(map(latex, row)) + r" \\" for row in rows]
-    if len(lines) > 1:
-        lines.insert(len(lines) - 1, r"\midrule")
-    return "\n".join(
-        [
-            r"\begin{tabular}{l" + "r" * len(summary.heads) + "}",
-            r"\toprule",
-            " & ".join(map(latex, heads)) + r" \\",
-            r"\midrule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}",
-            *(f"% {visible(note)}" for note in (*notes(summary), *combined(summary))),
-            "",
-        ]
-    )
-
-
 FORMATS: dict[str, Callable[[Summary], str]] = {
     "table": as_table,
     "json": as_json,
     "csv": as_csv,
     "markdown": as_markdown,
-    "latex": as_latex,
 }
 """The writer of each format."""
 
@@ -342,8 +307,3 @@ def markdown_notes(summary: Summary) -> str:
 
 def _paragraph(sentences: Iterable[str]) -> str:
     return " ".join(visible_markdown(sentence, 2 * LONGEST) for sentence in sentences)
-
-
-def latex(text: str) -> str:
-    """A text with the special characters of LaTeX escaped."""
-    return "".join(_LATEX.get(char, char) for char in cut_to(visible(text), LONGEST))

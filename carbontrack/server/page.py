@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from string import Template
 from urllib.parse import urlencode
 
 from carbontrack.report.frame import Loaded
+from carbontrack.report.page_data import UNKNOWN, places_of
 from carbontrack.report.page_html import (
     PageContext,
     cards,
+    covers_text,
     headline,
-    known_bars,
-    known_text,
+    known_chips,
     period,
+    range_text,
+    title,
 )
 from carbontrack.report.tables import Summary, combined, notes
 from carbontrack.report.totals import Total
@@ -38,7 +41,6 @@ CONTENT_SECURITY_POLICY = (
 MOST_GROUPS = 200
 _WAYS = ("name", "day", "host", "region")
 _PERIODS = (("7 days", 7), ("30 days", 30), ("365 days", 365))
-_UNKNOWN = "(unknown)"
 _NOTHING = (
     "<p>No record of this project has begun in this time. Programs send theirs to the path "
     "<code>v1/records</code> of this server, with a token for sending.</p>"
@@ -50,17 +52,21 @@ def project_page(query: ReportQuery, loaded: Loaded, summary: Summary, now: date
     total = summary.total
     groups = _shown(summary.groups, query.by)
     widest_g = max((_reach_g(group) for group in groups), default=0.0)
+    keys = [group.key for group in groups if group.key is not None]
+    names = places_of(keys) if query.by == "region" else {}
     return Template(package_text("server/assets/project.html")).substitute(
         version=VERSION,
         css=package_text("report/assets/page.css"),
         project=visible_html(query.project),
+        title=visible_html(title(total, query.project) if total.runs else query.project),
+        range=visible_html(range_text(total)),
         headline=visible_html(headline(total) if total.runs else "No records"),
         period=visible_html(_period(query, loaded)),
         figures=_headline_figures(total) if total.runs else _NOTHING,
         by=visible_html(query.by),
         ways="\n".join(_ways(query)),
         periods="\n".join(_periods(query, now)),
-        rows="\n".join([*(_row(group, widest_g) for group in groups), _total_row(total)]),
+        rows="\n".join([*(_row(group, widest_g, names) for group in groups), _total_row(total)]),
         shown=_shown_text(len(groups), len(summary.groups)),
         notes="".join(f"<p>{visible_html(text)}</p>" for text in _notes(summary)),
         json=visible_html(f"v1/report?{_parameters(query, query.by, query.since)}"),
@@ -68,11 +74,10 @@ def project_page(query: ReportQuery, loaded: Loaded, summary: Summary, now: date
 
 
 def _headline_figures(total: Total) -> str:
-    known = visible_html(known_text(total))
     return (
         f'<dl class="cards">{"".join(cards(total, PageContext()))}</dl>'
-        f'<div class="known" role="img" aria-label="{known}">{"".join(known_bars(total))}</div>'
-        f'<p class="soft known-text">{known}</p>'
+        f'<p class="known">{known_chips(total)}</p>'
+        f'<p class="soft known-text">{visible_html(covers_text(total))}</p>'
     )
 
 
@@ -96,8 +101,9 @@ def _period(query: ReportQuery, loaded: Loaded) -> str:
 
 def _notes(summary: Summary) -> Iterator[str]:
     yield (
-        "Emissions are those of the electricity used, by the grid of the place; each figure has an "
-        "interval, and those of a sum are combined, not added."
+        "Emissions are those of the electricity used, at the carbon intensity of each place. Each "
+        "figure has an interval; runs share their errors, so the interval of a sum is not the sum "
+        "of the intervals."
     )
     yield from notes(summary)
     yield from combined(summary)
@@ -130,8 +136,8 @@ def _parameters(query: ReportQuery, by: str, since: datetime | None) -> str:
     return urlencode(given)
 
 
-def _row(group: Total, widest_g: float) -> str:
-    key = _UNKNOWN if group.key is None else group.key
+def _row(group: Total, widest_g: float, names: Mapping[str, str]) -> str:
+    key = UNKNOWN if group.key is None else names.get(group.key, group.key)
     return f"<tr>{_cell(key, 'key')}{_figures(group, _bar(group, widest_g))}</tr>"
 
 

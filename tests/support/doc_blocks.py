@@ -147,7 +147,11 @@ def steps_of(blocks: list[Block]) -> list[Step]:
 def _commands(block: Block) -> list[Step]:
     steps = []
     for part in re.split(r"^\$ ", block.body, flags=re.MULTILINE)[1:]:
-        command, _, rest = re.sub(r"\\\n(> )?", " ", part).partition("\n")
+        # the lines of an output may end in a backslash as well, as those of a table in LaTeX
+        written = re.match(r"(?:.*\\\n)*.*\n?", part)
+        assert written is not None
+        command = re.sub(r"\\\n(> )?", " ", written[0]).rstrip("\n")
+        rest = part[written.end() :]
         shown = rest if rest.strip() else None
         steps.append(Step(block.line, "shell", command, shown, sample=block.sample))
     return steps

@@ -3,7 +3,7 @@
   const find = (id) => document.getElementById(id);
   const data = JSON.parse(find("data").textContent);
   const { columns, texts, count } = data.runs;
-  const PAGE = 50;
+  const PAGE = 20, PRINTED = 50, LABELS = 2;
 
   const text = (name, row) => (columns[name][row] < 0 ? "" : texts[name][columns[name][row]]);
   const scaled = (amount, steps, like = amount) => {
@@ -20,6 +20,8 @@
   const grams = (g, like) => scaled(g, GRAMS, like);
   const energy = (kwh, like = kwh) =>
     kwh === null ? "unknown" : scaled(kwh * 3.6e6, like * 3.6e6 < 3600 ? SMALL : LARGE, like * 3.6e6);
+  // the unit once: "1.20 to 1.80 g"
+  const ends = (low, high) => `${low.split(" ")[0]} to ${high}`;
   const seconds = (s) => {
     if (s === null) return "";
     if (s < 1) return `${Number((s * 1e3).toPrecision(3))} ms`;
@@ -36,167 +38,238 @@
     return made;
   };
 
+  const place = (row) => (columns.region[row] < 0 ? "" : data.runs.places[columns.region[row]]);
+  const labelTexts = texts.labels.map((pairs) => pairs.map(([key, value]) => `${key}=${value}`));
+  const labels = (row) => (columns.labels[row] < 0 ? [] : labelTexts[columns.labels[row]]);
+
   // ---- the table of runs
-  const state = { sort: "emissions_g", down: true, page: 0, rows: [] };
-  const haystack = [];
-  for (let row = 0; row < count; row++) {
-    haystack.push(["name", "labels", "host_id", "region"].map((n) => text(n, row)).join("\n").toLowerCase());
-  }
-  const most = columns.emissions_high_g.reduce((a, b) => Math.max(a, b || 0), 0)
-    || columns.emissions_g.reduce((a, b) => Math.max(a, b || 0), 0) || 1;
-  // a square root lets small runs be seen beside large ones
-  const place = (g) => `${(100 * Math.sqrt(Math.max(0, g) / most)).toFixed(2)}%`;
-
-  const intervalBar = (row) => {
-    const [g, low, high] = ["", "low_", "high_"].map((end) => columns[`emissions_${end}g`][row]);
-    const bar = element("span", undefined, "bar");
-    if (g === null) return bar;
-    if (low !== null && high !== null) {
-      const width = element("i");
-      width.style.left = place(low);
-      width.style.right = `calc(100% - ${place(high)})`;
-      bar.append(width);
-      bar.title = `${grams(low, g)} to ${grams(high, g)}`;
-    }
-    const tick = element("b");
-    tick.style.left = `min(calc(100% - 2px), ${place(g)})`;
-    bar.append(tick);
-    return bar;
-  };
-
-  const compare = (a, b) => {
-    const column = columns[state.sort];
-    const [x, y] = texts[state.sort]
-      ? [text(state.sort, a), text(state.sort, b)]
-      : [column[a], column[b]];
-    if (x === y) return a - b;
-    if (x === null || x === "") return 1;
-    if (y === null || y === "") return -1;
-    return (x < y ? -1 : 1) * (state.down ? -1 : 1);
-  };
-
-  const choose = () => {
-    const words = find("q").value.toLowerCase().split(/\s+/).filter(Boolean);
-    const wanted = ["region", "basis", "status"].map((n) => [n, find(`f-${n}`).value]).filter(([, v]) => v);
-    state.rows = [];
+  const table = () => {
+    const state = { sort: "emissions_g", down: true, page: 0, rows: [], labels: [], size: PAGE };
+    const haystack = [];
     for (let row = 0; row < count; row++) {
-      if (wanted.every(([n, v]) => text(n, row) === v) && words.every((w) => haystack[row].includes(w))) {
-        state.rows.push(row);
+      const own = [...["name", "host_id", "region"].map((n) => text(n, row)), place(row), ...labels(row)];
+      haystack.push(own.join("\n").toLowerCase());
+    }
+    const most = columns.emissions_high_g.reduce((a, b) => Math.max(a, b || 0), 0)
+      || columns.emissions_g.reduce((a, b) => Math.max(a, b || 0), 0) || 1;
+    // a square root lets small runs be seen beside large ones
+    const at = (g) => `${(100 * Math.sqrt(Math.max(0, g) / most)).toFixed(2)}%`;
+
+    const intervalBar = (row) => {
+      const [g, low, high] = ["", "low_", "high_"].map((end) => columns[`emissions_${end}g`][row]);
+      if (g === null) return "";
+      const bar = element("span", undefined, "bar");
+      if (low !== null && high !== null) {
+        const width = element("i");
+        width.style.left = at(low);
+        width.style.right = `calc(100% - ${at(high)})`;
+        bar.append(width);
+        bar.title = ends(grams(low, g), grams(high, g));
       }
+      const tick = element("b");
+      tick.style.left = `min(calc(100% - 2px), ${at(g)})`;
+      bar.append(tick);
+      return bar;
+    };
+
+    const compare = (a, b) => {
+      const column = columns[state.sort];
+      const shown = state.sort === "region" ? place : (row) => text(state.sort, row);
+      const [x, y] = texts[state.sort] ? [shown(a), shown(b)] : [column[a], column[b]];
+      if (x === y) return a - b;
+      if (x === null || x === "") return 1;
+      if (y === null || y === "") return -1;
+      return (x < y ? -1 : 1) * (state.down ? -1 : 1);
+    };
+
+    const choose = () => {
+      const words = find("q").value.toLowerCase().split(/\s+/).filter(Boolean);
+      const wanted = ["region", "basis", "status"].map((n) => [n, find(`f-${n}`).value]).filter(([, v]) => v);
+      state.rows = [];
+      for (let row = 0; row < count; row++) {
+        if (
+          wanted.every(([n, v]) => text(n, row) === v)
+          && state.labels.every((label) => labels(row).includes(label))
+          && words.every((w) => haystack[row].includes(w))
+        ) {
+          state.rows.push(row);
+        }
+      }
+      find("clear").hidden = !(words.length || wanted.length || state.labels.length);
+      find("active").hidden = !state.labels.length;
+      find("active").replaceChildren(...state.labels.map(activeLabel));
+      state.rows.sort(compare);
+      state.page = 0;
+      draw();
+    };
+
+    const activeLabel = (label) => {
+      const item = element("li"), button = element("button", `${label} \u00d7`, "chip label");
+      button.type = "button";
+      button.setAttribute("aria-label", `Remove the filter ${label}`);
+      button.addEventListener("click", () => {
+        state.labels = state.labels.filter((other) => other !== label);
+        choose();
+        find("q").focus();
+      });
+      item.append(button);
+      return item;
+    };
+    const labelChip = (label) => {
+      const button = element("button", label, "chip label");
+      button.type = "button";
+      button.title = `Show only runs with ${label}`;
+      button.addEventListener("click", () => {
+        if (!state.labels.includes(label)) state.labels.push(label);
+        choose();
+      });
+      return button;
+    };
+    const labelChips = (own, most = own.length) => {
+      const chips = element("span", undefined, "labels");
+      chips.append(...own.slice(0, most).map(labelChip));
+      if (own.length > most) chips.append(element("span", `+${own.length - most}`, "soft"));
+      return chips;
+    };
+
+    const add = (list, term, content) => {
+      if (!content) return;
+      const dd = element("dd");
+      dd.append(content);
+      list.append(element("dt", term), dd);
+    };
+    const where = (row) => {
+      const code = text("region", row), name = place(row);
+      return name.includes(code) ? name : `${name} (${code})`;
+    };
+    const details = (row) => {
+      const tr = element("tr", undefined, "more"), td = element("td"), list = element("dl");
+      td.colSpan = 8;
+      const g = columns.emissions_g[row], kwh = columns.energy_kwh[row];
+      const [lowG, highG] = [columns.emissions_low_g[row], columns.emissions_high_g[row]];
+      const [low, high] = [columns.energy_low_kwh[row], columns.energy_high_kwh[row]];
+      add(list, "Name", text("name", row));
+      add(list, "Labels", labels(row).length ? labelChips(labels(row)) : "");
+      add(list, "Started", `${moment(columns.started_ms[row])} UTC, ${seconds(columns.duration_s[row])}, ${text("status", row)}`);
+      add(list, "Energy", energy(kwh) + (low === null ? "" : ` (${ends(energy(low, kwh), energy(high, kwh))})`));
+      add(list, "CO2e", grams(g) + (lowG === null ? "" : ` (${ends(grams(lowG, g), grams(highG, g))})`));
+      for (const [name, title] of [["cpu", "CPU"], ["gpu", "GPU"], ["ram", "Memory"], ["other", "Other"]]) {
+        const part = columns[`${name}_kwh`][row];
+        const basis = name === "other" ? "basis" : `${name}_basis`;
+        if (part !== null) add(list, title, `${energy(part)}, ${text(basis, row) || "how is unknown"}`);
+      }
+      const intensity = columns.intensity_g_per_kwh[row];
+      if (intensity !== null) add(list, "Grid", `${where(row)}, ${Number(intensity.toPrecision(4))} g CO2e/kWh, ${text("intensity_source", row)}`);
+      if (columns.pue[row] !== null) add(list, "PUE", String(columns.pue[row]));
+      if (columns.coverage[row] !== null) add(list, "Observed", `${(columns.coverage[row] * 100).toFixed(0)} % of the time`);
+      add(list, "Meters", text("meters", row).replaceAll(";", ", "));
+      add(list, "Hardware", [text("cpu_model", row), text("gpu_models", row)].filter(Boolean).join("; "));
+      add(list, "Host", text("host_id", row));
+      td.append(list);
+      tr.append(td);
+      return tr;
+    };
+
+    const line = (row) => {
+      const tr = element("tr"), name = element("td", undefined, "name");
+      const button = element("button", text("name", row));
+      button.type = "button";
+      button.setAttribute("aria-expanded", "false");
+      button.addEventListener("click", () => {
+        const open = button.getAttribute("aria-expanded") === "true";
+        button.setAttribute("aria-expanded", String(!open));
+        if (open) tr.nextSibling.remove();
+        else tr.after(details(row));
+      });
+      name.append(button);
+      if (labels(row).length) name.append(labelChips(labels(row), LABELS));
+      const basis = text("basis", row), known = element("td");
+      known.append(element("span", basis || "unknown", `chip ${["measured", "modelled", "assumed"].includes(basis) ? basis : ""}`));
+      const drawn = element("td", undefined, "span wide");
+      drawn.append(intervalBar(row));
+      tr.append(
+        name,
+        element("td", moment(columns.started_ms[row]), "date wide"),
+        element("td", seconds(columns.duration_s[row]), "num wide"),
+        element("td", energy(columns.energy_kwh[row]), "num"),
+        element("td", grams(columns.emissions_g[row]), "num"),
+        drawn,
+        element("td", place(row), "place wide"),
+        known,
+      );
+      return tr;
+    };
+
+    const draw = () => {
+      const pages = Math.max(1, Math.ceil(state.rows.length / state.size));
+      const from = state.page * state.size;
+      document.querySelector("#table tbody").replaceChildren(...state.rows.slice(from, from + state.size).map(line));
+      for (const th of document.querySelectorAll("#table th[data-key]")) {
+        const mine = th.dataset.key === state.sort;
+        th.setAttribute("aria-sort", mine ? (state.down ? "descending" : "ascending") : "none");
+      }
+      find("page").textContent = `Page ${state.page + 1} of ${pages}`;
+      find("pager").hidden = pages === 1;
+      find("prev").disabled = state.page === 0;
+      find("next").disabled = state.page >= pages - 1;
+      const sum = (name) => state.rows.reduce((all, row) => all + (columns[name][row] || 0), 0);
+      const many = state.rows.length;
+      const known = (name) => state.rows.some((row) => columns[name][row] !== null);
+      const used = known("energy_kwh") ? energy(sum("energy_kwh")) : "energy unknown";
+      const emitted = known("emissions_g") ? `${grams(sum("emissions_g"))} CO2e` : "emissions unknown";
+      find("shown").textContent = many
+        ? `${many.toLocaleString("en")} run${many === 1 ? "" : "s"}: ${used}, ${emitted}`
+        : "No run matches these filters.";
+    };
+
+    for (const name of ["region", "basis", "status"]) {
+      const named = texts[name].map((value, n) => [name === "region" ? data.runs.places[n] : value, value]);
+      for (const [shown, value] of named.sort()) {
+        const made = element("option", shown);
+        made.value = value;
+        find(`f-${name}`).append(made);
+      }
+      find(`f-${name}`).addEventListener("change", choose);
     }
-    state.rows.sort(compare);
-    state.page = 0;
-    draw();
-  };
-
-  const add = (list, term, content) => {
-    if (content) list.append(element("dt", term), element("dd", content));
-  };
-  const details = (row) => {
-    const tr = element("tr", undefined, "more"), td = element("td"), list = element("dl");
-    td.colSpan = 8;
-    const g = columns.emissions_g[row], kwh = columns.energy_kwh[row];
-    const [lowG, highG] = [columns.emissions_low_g[row], columns.emissions_high_g[row]];
-    const [low, high] = [columns.energy_low_kwh[row], columns.energy_high_kwh[row]];
-    add(list, "Name", text("name", row));
-    add(list, "Labels", text("labels", row) === "{}" ? "" : text("labels", row));
-    add(list, "Started", `${moment(columns.started_ms[row])} UTC, ${seconds(columns.duration_s[row])}, ${text("status", row)}`);
-    add(list, "Energy", energy(kwh) + (low === null ? "" : ` (${energy(low, kwh)} to ${energy(high, kwh)})`));
-    add(list, "CO2e", grams(g) + (lowG === null ? "" : ` (${grams(lowG, g)} to ${grams(highG, g)})`));
-    for (const [name, title] of [["cpu", "CPU"], ["gpu", "GPU"], ["ram", "Memory"], ["other", "Other"]]) {
-      const part = columns[`${name}_kwh`][row];
-      const basis = name === "other" ? "basis" : `${name}_basis`;
-      if (part !== null) add(list, title, `${energy(part)}, ${text(basis, row) || "how is unknown"}`);
-    }
-    const intensity = columns.intensity_g_per_kwh[row];
-    if (intensity !== null) add(list, "Grid", `${text("region", row)}, ${intensity} g CO2e/kWh, ${text("intensity_source", row)}`);
-    if (columns.pue[row] !== null) add(list, "PUE", String(columns.pue[row]));
-    if (columns.coverage[row] !== null) add(list, "Observed", `${(columns.coverage[row] * 100).toFixed(0)} % of the time`);
-    add(list, "Meters", text("meters", row).replaceAll(";", ", "));
-    add(list, "Hardware", [text("cpu_model", row), text("gpu_models", row)].filter(Boolean).join("; "));
-    add(list, "Host", text("host_id", row));
-    td.append(list);
-    tr.append(td);
-    return tr;
-  };
-
-  const line = (row) => {
-    const tr = element("tr"), name = element("td", undefined, "name");
-    const button = element("button", text("name", row));
-    button.type = "button";
-    button.setAttribute("aria-expanded", "false");
-    button.addEventListener("click", () => {
-      const open = button.getAttribute("aria-expanded") === "true";
-      button.setAttribute("aria-expanded", String(!open));
-      if (open) tr.nextSibling.remove();
-      else tr.after(details(row));
-    });
-    name.append(button);
-    const basis = text("basis", row), known = element("td");
-    known.append(element("span", basis || "unknown", `chip ${["measured", "modelled", "assumed"].includes(basis) ? basis : ""}`));
-    const drawn = element("td", undefined, "span wide");
-    drawn.append(intervalBar(row));
-    tr.append(
-      name,
-      element("td", moment(columns.started_ms[row]), "wide"),
-      element("td", seconds(columns.duration_s[row]), "num wide"),
-      element("td", energy(columns.energy_kwh[row]), "num"),
-      element("td", grams(columns.emissions_g[row]), "num"),
-      drawn,
-      element("td", text("region", row), "wide"),
-      known,
-    );
-    return tr;
-  };
-
-  const draw = () => {
-    const pages = Math.max(1, Math.ceil(state.rows.length / PAGE));
-    const from = state.page * PAGE;
-    document.querySelector("#table tbody").replaceChildren(...state.rows.slice(from, from + PAGE).map(line));
+    find("q").addEventListener("input", choose);
+    find("filters").addEventListener("submit", (event) => event.preventDefault());
     for (const th of document.querySelectorAll("#table th[data-key]")) {
-      const mine = th.dataset.key === state.sort;
-      th.setAttribute("aria-sort", mine ? (state.down ? "descending" : "ascending") : "none");
+      th.firstElementChild.addEventListener("click", () => {
+        const key = th.dataset.key;
+        state.down = state.sort === key ? !state.down : !texts[key];
+        state.sort = key;
+        choose();
+      });
     }
-    find("page").textContent = `Page ${state.page + 1} of ${pages}`;
-    find("prev").disabled = state.page === 0;
-    find("next").disabled = state.page >= pages - 1;
-    const sum = (name) => state.rows.reduce((all, row) => all + (columns[name][row] || 0), 0);
-    find("shown").textContent = state.rows.length
-      ? `${state.rows.length.toLocaleString("en")} runs: ${energy(sum("energy_kwh"))}, ${grams(sum("emissions_g"))} CO2e`
-      : "No run fits; widen the search.";
-  };
-
-  for (const name of ["region", "basis", "status"]) {
-    for (const option of texts[name].slice().sort()) {
-      const made = element("option", option);
-      made.value = option;
-      find(`f-${name}`).append(made);
-    }
-    find(`f-${name}`).addEventListener("change", choose);
-  }
-  find("q").addEventListener("input", choose);
-  find("filters").addEventListener("submit", (event) => event.preventDefault());
-  for (const th of document.querySelectorAll("#table th[data-key]")) {
-    th.firstElementChild.addEventListener("click", () => {
-      const key = th.dataset.key;
-      state.down = state.sort === key ? !state.down : !texts[key];
-      state.sort = key;
+    const turn = (by) => () => {
+      state.page += by;
+      draw();
+    };
+    find("prev").addEventListener("click", turn(-1));
+    find("next").addEventListener("click", turn(1));
+    find("clear").addEventListener("click", () => {
+      for (const id of ["q", "f-region", "f-basis", "f-status"]) find(id).value = "";
+      state.labels = [];
       choose();
+      find("q").focus();
     });
-  }
-  const turn = (by) => () => {
-    state.page += by;
-    draw();
+    const withSize = (size) => () => {
+      state.page = Math.floor((state.page * state.size) / size);
+      state.size = size;
+      draw();
+    };
+    addEventListener("beforeprint", withSize(PRINTED));
+    addEventListener("afterprint", withSize(PAGE));
+    for (const id of ["filters", "table"]) find(id).hidden = false;
+    choose();
   };
-  find("prev").addEventListener("click", turn(-1));
-  find("next").addEventListener("click", turn(1));
-  for (const id of ["filters", "table", "pager", "theme"]) find(id).hidden = false;
-  choose();
+  if (find("table")) table();
 
   // ---- light and dark
   const root = document.documentElement;
   const isDark = () =>
     root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  find("theme").hidden = false;
   const name = () => (find("theme").textContent = isDark() ? "Light" : "Dark");
   find("theme").addEventListener("click", () => {
     root.dataset.theme = isDark() ? "light" : "dark";
@@ -206,12 +279,15 @@
 
   // ---- the charts, after the first paint
   const options = { mode: "vega-lite", renderer: "svg", actions: false, ast: true, tooltip: true };
+  const phone = matchMedia("(max-width: 640px)");
+  const draw = (id) => vegaEmbed(find(id), (phone.matches && data.narrow[id]) || data.charts[id], options);
   const charts = () =>
-    Promise.all(Object.entries(data.charts).map(([id, spec]) => vegaEmbed(find(id), spec, options)))
+    Promise.all(Object.keys(data.charts).map(draw))
       .then((made) => {
         root.dataset.charts = String(made.length);
         // print lays the page out anew, so the charts must take its width
         addEventListener("beforeprint", () => dispatchEvent(new Event("resize")));
+        phone.addEventListener("change", () => Object.keys(data.narrow).forEach(draw));
       });
   requestAnimationFrame(() => setTimeout(charts, 0));
 })();

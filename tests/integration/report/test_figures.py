@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import carbontrack
+from carbontrack.grid.names import name_of
 from carbontrack.grid.tables import lookup
 from carbontrack.record import Record
 from carbontrack.units import format_grams, format_joules, format_seconds
@@ -155,6 +156,11 @@ def in_grams(ends: tuple[float, float, float]) -> list[str]:
     return [format_grams(end, like=ends[0]) for end in ends]
 
 
+def interval(texts: Sequence[str]) -> str:
+    """Of the best estimate and both ends as texts: the ends, with the unit once."""
+    return f"{texts[1].split()[0]} to {texts[2]}"
+
+
 def cards(page: Any) -> dict[str, tuple[str, str]]:
     """The title of each card, its figure and what stands under it."""
     rows = page.eval_on_selector_all(
@@ -195,11 +201,12 @@ def test_both_ends_of_the_sums_are_those_of_the_rule(opened: Callable[..., Any])
     for chart, column in (("c-groups", "name"), ("c-regions", "region")):
         table, bands = table_of(page, chart), drawn(page, chart)
         keys = {getattr(run, column) for run in runs}
-        assert set(table) == set(bands) == keys
-        for key in keys:
+        names = {key: name_of(key) if column == "region" else key for key in keys}
+        assert set(table) == set(bands) == set(names.values())
+        for key, name in names.items():
             ends = emissions_of([run for run in runs if getattr(run, column) == key])
-            assert table[key] == in_grams(ends)
-            band = bands[key]
+            assert table[name] == in_grams(ends)
+            band = bands[name]
             assert band["low_g"] / band["g"] == pytest.approx(ends[1] / ends[0], rel=1e-9)
             assert band["high_g"] / band["g"] == pytest.approx(ends[2] / ends[0], rel=1e-9)
 
@@ -210,10 +217,10 @@ def test_both_ends_on_other_grids(opened: Callable[..., Any]) -> None:
     page = opened(runs)
     energy = energy_of(runs)
     table = table_of(page, "c-elsewhere")
-    assert table.pop("as it was") == in_grams(emissions_of(runs))
-    assert {"FR", "PL", "WORLD"} <= set(table)
-    for zone, figures in table.items():
-        grid = lookup(zone)
+    assert table.pop("these runs") == in_grams(emissions_of(runs))
+    assert {"France", "Poland", "World"} <= set(table)
+    for place, figures in table.items():
+        grid = lookup(place)
         ends = (grid.g_per_kwh, grid.low_g_per_kwh, grid.high_g_per_kwh)
         assert figures == in_grams(times(energy, ends))
 
@@ -227,14 +234,14 @@ def test_both_ends_of_every_run(opened: Callable[..., Any]) -> None:
     )
     ordered = sorted(runs, key=lambda run: -run.emissions_g)
     own = [(r.emissions_g, r.emissions_low_g, r.emissions_high_g) for r in ordered]
-    assert titles == [" to ".join(in_grams(ends)[1:]) for ends in own]
+    assert titles == [interval(in_grams(ends)) for ends in own]
     page.click("td.name button >> nth=0")
     words = page.eval_on_selector("tr.more", "row => row.textContent")
-    best, low, high = in_grams(own[0])
-    assert f"{best} ({low} to {high})" in words
+    texts = in_grams(own[0])
+    assert f"{texts[0]} ({interval(texts)})" in words
     kwh = (ordered[0].energy_kwh, ordered[0].energy_low_kwh, ordered[0].energy_high_kwh)
-    best, low, high = (format_joules(k * JOULES, like=kwh[0] * JOULES) for k in kwh)
-    assert f"{best} ({low} to {high})" in words
+    texts = [format_joules(k * JOULES, like=kwh[0] * JOULES) for k in kwh]
+    assert f"{texts[0]} ({interval(texts)})" in words
 
 
 def test_a_sum_with_unknown_ends_shows_none(opened: Callable[..., Any]) -> None:
@@ -251,7 +258,7 @@ def test_a_sum_with_unknown_ends_shows_none(opened: Callable[..., Any]) -> None:
 
 
 def test_the_shares_of_how_energy_is_known(opened: Callable[..., Any]) -> None:
-    """Of the parts before PUE: in words, as pieces of the bar, and part by part as a table."""
+    """Of the parts before PUE: as chips, and part by part as a table."""
     runs = mixed_runs(60)
     page = opened(runs)
     kwh: dict[tuple[str, str], float] = defaultdict(float)
@@ -262,12 +269,11 @@ def test_the_shares_of_how_energy_is_known(opened: Callable[..., Any]) -> None:
     whole = math.fsum(kwh.values())
     share = {b: math.fsum(k for (_, basis), k in kwh.items() if basis == b) / whole for b in BASES}
     assert min(share.values()) > 0.1
-    assert page.text_content(".known-text") == (
-        f"{share['measured']:.0%} of the energy is measured, "
-        f"{share['modelled']:.0%} modelled, {share['assumed']:.0%} assumed."
-    )
-    widths = page.eval_on_selector_all(".known i", "all => all.map(e => parseFloat(e.style.width))")
-    assert widths == pytest.approx([share[b] * 100 for b in BASES], abs=0.005 + 1e-9)
+    chips = page.locator(".known .chip").all_text_contents()
+    how = {"measured": "", "modelled": ": how to measure", "assumed": ": how to measure"}
+    assert chips == [f"{share[basis]:.0%} {basis}{how[basis]}" for basis in BASES]
+    page.click(".known a >> nth=0")
+    assert page.evaluate("document.activeElement.id") == "narrow"
     rows = page.locator(".how table").first.locator("tbody tr")
     cells = rows.evaluate_all("all => all.map(r => [...r.cells].map(c => c.textContent))")
     names = {"CPU": "cpu", "GPU": "gpu", "memory": "ram", "other": "other"}
@@ -283,7 +289,7 @@ def test_what_is_modelled_says_where_it_ends(opened: Callable[..., Any]) -> None
     assert "nine of ten published servers" in page.text_content(".how")
     assert "one country in three lies outside" in page.text_content(".how")
     page = opened([a_record(basis="measured", cpu_basis="measured", ram_basis="measured")])
-    assert "not the wall" not in page.text_content(".known-text")
+    assert "not the wall" not in page.inner_text("main > section >> nth=0")
 
 
 def test_the_grids_give_the_grams(opened: Callable[..., Any]) -> None:
@@ -291,9 +297,9 @@ def test_the_grids_give_the_grams(opened: Callable[..., Any]) -> None:
     runs = mixed_runs(60)
     rows = opened(runs).locator(".how table").nth(1).locator("tbody tr")
     cells = rows.evaluate_all("all => all.map(r => [...r.cells].map(c => c.textContent))")
-    assert {row[0] for row in cells} == {"FR", "DE", "PL"}
+    assert {row[0] for row in cells} == {"France", "Germany", "Poland"}
     for region, _, intensity, source, year, count in cells:
-        own = [run for run in runs if run.region == region]
+        own = [run for run in runs if name_of(run.region) == region]
         assert (source, year, count) == ("test table", "2024", str(len(own)))
         kwh = math.fsum(run.energy_kwh for run in own)
         best, low, high = (
@@ -335,12 +341,12 @@ def test_time_water_and_making(opened: Callable[..., Any], count: int, scale: fl
     seconds = math.fsum(run.duration_s for run in runs)
     hours = seconds / 3600.0
     time = f"{hours:,.0f} h" if hours >= 100.0 else format_seconds(seconds)
-    assert shown["Time running"] == (time, f"{count} runs together")
+    assert shown["Total run time"] == (time, f"{count} runs together")
     litres = math.fsum(run.water_l for run in runs if run.water_l is not None)
     number, unit = (litres, "L") if litres >= 0.1 else (litres * 1e3, "mL")
     assert shown["Water"][0].split() == [f"{number:.3g}", unit]
     made = math.fsum(run.embodied_g for run in runs if run.embodied_g is not None)
-    assert shown["Making the hardware"][0] == format_grams(made)
+    assert shown["Embodied emissions"][0] == format_grams(made)
 
 
 @pytest.mark.parametrize("scale", [1e-7, 1e-5, 1e-3, 1.0, 1e3])

@@ -103,7 +103,8 @@ def test_cancellation_and_time_limits_are_as_awaited(way):
         task = asyncio.ensure_future(way(asyncio.sleep(60)))
         await asyncio.sleep(0)
         task.cancel("why")
-        with pytest.raises(asyncio.CancelledError, match="why"):
+        told = "why" if hasattr(asyncio, "timeout") else None  # 3.10 loses it on the way
+        with pytest.raises(asyncio.CancelledError, match=told):
             await task
 
     asyncio.run(main())

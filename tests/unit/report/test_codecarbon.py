@@ -240,5 +240,5 @@ def test_the_page_and_the_statement_say_so(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "emissions.csv").write_text(text({}))
     assert main(["report", "--html", "page.html", "--format", "statement"]) == 0
-    assert "How the energy is known was not recorded" in capsys.readouterr().out
+    assert "Energy basis (measured or modelled): not recorded" in capsys.readouterr().out
     assert "How the energy is known is unknown" in (tmp_path / "page.html").read_text()

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from carbontrack.report.frame import HOW, load
-from carbontrack.report.page_data import MOST_BARS, bars, over_time, runs
+from carbontrack.report.page_data import (
+    MOST_BARS,
+    bars,
+    coarser,
+    labels_of,
+    over_time,
+    places_of,
+    runs,
+)
 from carbontrack.report.totals import totals
 from carbontrack.sinks.csv_file import HEADER, record_line
 from tests.support.records import a_record
@@ -65,3 +73,43 @@ def test_listed_runs_keep_their_texts_and_unknowns(tmp_path: Path) -> None:
     assert listed["columns"]["name"] == [0, 0, 0]
     assert listed["columns"]["gpu_kwh"] == [None] * 3
     assert listed["columns"]["started_ms"][0] == BEGIN.timestamp() * 1000
+
+
+@pytest.mark.parametrize(("days", "step"), [(10, None), (60, "week"), (400, "month")])
+def test_a_narrow_screen_gets_fewer_bars_of_the_same_sum(
+    tmp_path: Path, days: int, step: str | None
+) -> None:
+    """Weeks that begin on Mondays for many days, months for many weeks; few bars stay."""
+    frame = frame_of(tmp_path, [24.0 * day for day in range(days)])
+    named, rows = over_time(frame)
+    found = coarser(frame, named, rows)
+    assert (found and found[0]) == step
+    if found is not None:
+        assert sum(row["kwh"] for row in found[1]) == pytest.approx(1.5 * days)
+        assert len({row["at"] for row in found[1]}) < len({row["at"] for row in rows})
+    if found is not None and step == "week":
+        begins = {datetime.fromtimestamp(row["at"] / 1e3, timezone.utc) for row in found[1]}
+        assert {begin.weekday() for begin in begins} == {0}
+
+
+def test_regions_have_names_and_keep_apart() -> None:
+    """Names for codes; a cloud region keeps its code, and what has no name is shown as it is."""
+    regions = ["FR", "US-CA", "gcp:europe-west1", "no\x1bwhere"]
+    assert list(places_of(regions).values()) == [
+        "France",
+        "California",
+        "Belgium (St. Ghislain) (gcp:europe-west1)",
+        "no\\x1bwhere",
+    ]
+
+
+def test_labels_are_pairs_of_visible_texts() -> None:
+    """Whatever the cell holds: nested values are JSON, a cell that is none is one text."""
+    assert labels_of('{"model": "ridge", "n": 3, "deep": {"a": [1]}}') == [
+        ["model", "ridge"],
+        ["n", "3"],
+        ["deep", '{"a": [1]}'],
+    ]
+    assert labels_of('{"a\u202eb": "c\\nd"}') == [["a\\u202eb", "c\\nd"]]
+    assert labels_of("not JSON") == [["labels", "not JSON"]]
+    assert labels_of("{}") == []
