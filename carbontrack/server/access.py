@@ -1,4 +1,4 @@
-"""Who sends a request: the project and the right that its token stands for.
+"""The sender of a request: the project and the permission of its token.
 
 A token comes as a bearer, or from a browser as the password of HTTP's basic authentication, whose
 user name is ignored. Tokens are looked up by their text and remembered by its hash.
@@ -31,7 +31,7 @@ class Caller(NamedTuple):
 
     Attributes:
         project: whose records it may send or read.
-        may_send, may_read: what its token is for.
+        may_send, may_read: the permissions of its token.
         quota_records_per_min: of the project; None for no limit.
     """
 
@@ -44,9 +44,9 @@ class Caller(NamedTuple):
 class Access:
     """Finds the caller of a request by its token.
 
-    `is_open` lets everybody in, as the project `default`, until there is a token: for a server
-    that only this machine can reach. Then requests must name this machine as their host, since a
-    page in a browser here may have another name resolved to this address.
+    `is_open` accepts everyone, as the project `default`, until there is a token: for a server that
+    only this machine can reach. Then requests must name this machine as their host, because a page
+    in a browser here may have another name resolved to this address.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class Access:
         """The caller of a request with these headers; `challenge` is the header of a 401.
 
         Raises:
-            Refused: the request has no token, or one that does not hold.
-            StoreUnavailable: the store does not answer now.
+            Refused: the request has no token, or an invalid one.
+            StoreUnavailable: the store does not respond now.
         """
         if self._is_open and (caller := await self._anybody(headers)) is not None:
             return caller
@@ -128,7 +128,7 @@ class Access:
 
 
 def token_in(authorization: str) -> str | None:
-    """The token in the header; None where it holds none."""
+    """The token in the header; None if it contains none."""
     scheme, _, rest = authorization.strip().partition(" ")
     if scheme.lower() == "bearer":
         return rest.strip() or None
@@ -142,7 +142,7 @@ def token_in(authorization: str) -> str | None:
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether the name or address can be reached from this machine alone."""
+    """Whether the name or address can be reached only from this machine."""
     if host.lower() == "localhost":
         return True
     try:

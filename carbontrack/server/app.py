@@ -36,10 +36,12 @@ _HEADERS = {
 }
 _AWAY = "the store does not respond at the moment"
 _REFUSALS = (Refused, StoreUnavailable, ConfigError, MissingExtra, asyncio.CancelledError)
-"""What becomes an answer: a ConfigError is the grouping of a report; a request is cancelled when it
-is time for the server to end."""
+"""Exceptions that become a response: a ConfigError is the grouping of a report.
+
+A request is cancelled when the server has to stop.
+"""
 _GONE_STATUS = 499
-"""For the count of requests whose senders did not wait for the answer; as nginx has it."""
+"""For counting requests whose senders did not wait for the response; as in nginx."""
 
 
 class ReceiverApp:
@@ -98,7 +100,7 @@ class ReceiverApp:
             await writing
 
     async def _delete_old(self) -> None:
-        """Delete what is older than its project keeps, now and then."""
+        """Delete records past the retention time of their project, from time to time."""
         while True:
             try:
                 count = await asyncio.to_thread(self._store.apply_retention)
@@ -169,7 +171,7 @@ class ReceiverApp:
         raise Refused(403, reason)
 
     async def _report(self, query: ReportQuery) -> tuple[Loaded, Summary]:
-        """One report at a time, in a thread; those beyond some that wait are refused."""
+        """One report at a time, in a thread; requests are refused if too many wait."""
         assert self._report_lock is not None
         if self._reports >= self._limits.waiting_reports:
             raise Refused(429, "too many reports are being computed", wait_s=0.0)
@@ -190,7 +192,7 @@ class ReceiverApp:
         return Response(text, headers={"Content-Type": CONTENT_TYPE})
 
     async def get_health(self, _: HttpRequest) -> Response:
-        """Whether the store answers; those who ask meanwhile share the question."""
+        """Whether the store responds; concurrent requests share one check."""
         if self._checking is None or self._checking.done():
             self._checking = asyncio.ensure_future(asyncio.to_thread(self._store.check))
         await asyncio.shield(self._checking)
@@ -199,7 +201,7 @@ class ReceiverApp:
     # -- errors --------------------------------------------------------------------------------
 
     def _answering(self, handler: Handler) -> Handler:
-        """The handler, with an answer for each thing that is refused."""
+        """The handler, with a response for each kind of refusal."""
 
         async def answer(request: HttpRequest) -> Response:
             try:
@@ -212,7 +214,7 @@ class ReceiverApp:
         return answer
 
     def _refused(self, error: BaseException) -> Refused:
-        """What one of `_REFUSALS` is to the sender."""
+        """The response for one of `_REFUSALS`."""
         if isinstance(error, Refused):
             return error
         if isinstance(error, StoreUnavailable):

@@ -23,14 +23,14 @@ _LONGEST_REASON = 300
 
 
 class Disconnected(Exception):  # noqa: N818 - states what happened
-    """The sender has gone before its request was complete."""
+    """The sender disconnected before its request was complete."""
 
 
 def declared_length(headers: Mapping[str, str], limits: Limits) -> int:
-    """The length of a body that is worth reading.
+    """The declared length of a body that may be read.
 
     Raises:
-        Refused: it is no JSON, is compressed, is too long, or its length is not said.
+        Refused: it is not JSON, is compressed, is too long, or its length is not declared.
     """
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
@@ -52,7 +52,7 @@ async def read_body(receive: Receive, length: int, limits: Limits) -> bytes:
 
     Raises:
         Refused: it did not arrive in time.
-        Disconnected: the sender has gone.
+        Disconnected: the sender has disconnected.
     """
     try:
         return await asyncio.wait_for(_read(receive, length), limits.body_s)
@@ -82,7 +82,7 @@ def rows_in(body: bytes, limits: Limits) -> list[StoredRow]:
     """The rows in a body: a JSON array of records.
 
     Raises:
-        Refused: it is no such array, or has too many records, or one of them is none.
+        Refused: it is not such an array, has too many records, or one of them is invalid.
     """
     received = _objects(body)
     if len(received) > limits.records:
@@ -115,7 +115,7 @@ def _objects(body: bytes) -> list[dict[str, Any]]:
 def _without_lone_surrogates(body: bytes) -> bytes | None:
     """The body with U+FFFD in place of each; None where there is none.
 
-    Python's own JSON has them for bytes of a file name or an argument that are no text.
+    Python's JSON writes them for bytes of a file name or an argument that are not text.
     """
     if b"\\ud" not in body and b"\\uD" not in body:
         return None

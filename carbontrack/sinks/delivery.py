@@ -1,6 +1,6 @@
 """Delivery of queued records to a server, in batches and with retries.
 
-Records that the server refuses for good are written to a dead-letter file with the reason.
+Records that the server rejects permanently are written to a dead-letter file with the reason.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class RequestRate:
     """How many more requests one address gets for now: those of a minute are limited.
 
     Attributes:
-        is_told: whether the user knows that requests wait for this.
+        is_told: whether it has been logged that requests wait for this.
     """
 
     def __init__(self) -> None:

@@ -41,7 +41,7 @@ class PostResult(Value):
     Attributes:
         verdict: delivered; later: retry; refused: never retry; divide: the size or a single record
             may be the cause, so retry with half of them.
-        reason: in our own words, never the server's, which may repeat a secret.
+        reason: in carbontrack's words, never the server's, which may repeat a secret.
         status: the HTTP status, if there was an answer.
         wait_s: how long to wait before the next attempt, if the server said so.
     """
@@ -193,9 +193,9 @@ def checked_token(token: str | None) -> str | None:
 
 
 def token_for(url: str, token: str | None, addresses: Iterable[str]) -> str | None:
-    """The token, if the URL leads to the server of an address that was named beside the token.
+    """The token, if the URL leads to the server of an address that was given with the token.
 
-    A URL out of a journal or a dead-letter file may have been put there by anybody's program.
+    A URL from a journal or a dead-letter file may have been written there by any program.
     """
     origin = origin_of(url)
     is_named = origin is not None and origin in map(origin_of, addresses)

@@ -1,7 +1,7 @@
 """From a JSON object that a client has sent to a row that every engine takes.
 
-A `StoredRow` can only be made by `stored_row`, so no engine meets a value of the wrong type, a
-number that is none or a text that it cannot hold; and names of columns come from `KINDS` alone.
+A `StoredRow` can only be made by `stored_row`, so no engine receives a value of the wrong type, an
+invalid number, or a text that it cannot store; and names of columns come from `KINDS` alone.
 """
 
 from __future__ import annotations
@@ -80,11 +80,11 @@ class StoredRow(NamedTuple):
 def stored_row(received: Mapping[str, object]) -> StoredRow:
     """The row of one decoded JSON object; keys that no column has are kept in `extra`.
 
-    What is missing or empty is unknown, with the defaults of a record. A text's U+0000, which
+    Missing or empty values are unknown, with the defaults of a record. A text's U+0000, which
     PostgreSQL does not have, becomes U+FFFD, and labels that are nested too deep are cut.
 
     Raises:
-        ValueError: it holds no record; says which column, and why.
+        ValueError: it is not a record; the message has the column and the reason.
     """
     if not isinstance(received, Mapping):
         told = _told(received)

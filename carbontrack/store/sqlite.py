@@ -1,7 +1,7 @@
 """The store in one file of SQLite, with a write-ahead log.
 
-One connection writes, another one answers short questions, and each stream of rows has its own: in
-a write-ahead log nobody who reads waits for who writes (sqlite.org/wal.html). A commit is on the
+One connection writes, another one answers short questions, and each stream of rows has its own:
+with a write-ahead log readers do not wait for writers (sqlite.org/wal.html). A commit is on the
 disk when it returns (`synchronous = FULL`). Other processes are waited for.
 """
 
@@ -36,10 +36,10 @@ _DELETE = (
 
 
 class SqliteStore(Store):
-    """A store in a file, which is made if it is not there.
+    """A store in a file, which is created if it does not exist.
 
     Raises:
-        ConfigError: no store can be there; says why and what to do.
+        ConfigError: no store can be there; the message has the reason and what to do.
         StoreUnavailable: another process holds the file for longer than `busy_timeout_s`.
     """
 
@@ -121,7 +121,7 @@ class SqliteStore(Store):
                 raise StoreUnavailable(f"{self._path}: {error}") from error
 
     def _file(self) -> _FileId | None:
-        """Which file it is: one that was removed still takes rows, and nobody would find them."""
+        """The identity of the file: a removed file still accepts rows, which would be lost."""
         try:
             found = self._path.stat()
         except OSError as error:
@@ -202,7 +202,7 @@ class _Kept:
 
 @contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """A transaction that nobody else writes in; undone if anything is raised."""
+    """An exclusive transaction; rolled back if anything is raised."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield

@@ -1,6 +1,6 @@
-"""Requests to a relay's endpoint as they arrive: the head, read strictly, and who may ask.
+"""Requests to a relay's endpoint as they arrive: the head, parsed strictly, and access control.
 
-As much of HTTP/1.1 (RFC 9112) as senders of records use. Whatever is in doubt is refused: a body
+The part of HTTP/1.1 (RFC 9112) that senders of records use. Anything ambiguous is refused: a body
 without a length, two lengths, a request that a web page has made.
 """
 
@@ -16,7 +16,7 @@ from carbontrack.sinks.relay.rows import BODY_LIMIT, RefusedRequest
 from carbontrack.values import NamedTuple
 
 PATH = "/v1/records"
-"""Where records are posted."""
+"""The path for sending records."""
 HEAD_LIMIT = 16 << 10
 """Bytes of a request before its body."""
 _LENGTH_DIGITS = 12
@@ -45,7 +45,7 @@ def read_head(head: bytes) -> RequestHead:
     """The request that begins so, with the empty line at its end.
 
     Raises:
-        RefusedRequest: it is none, or one whose body has no certain end (400, 411, 505).
+        RefusedRequest: it is not a request, or its body has no certain end (400, 411, 505).
     """
     lines = head.decode("latin-1").split("\r\n")[:-2]
     parts = lines[0].split(" ") if lines else []
@@ -76,12 +76,12 @@ def read_head(head: bytes) -> RequestHead:
 
 
 class Doorkeeper:
-    """Who may hand records to the relay.
+    """Decides who may send records to the relay.
 
     Args:
-        tokens: one of these is wanted, if there are any; from any user of this machine then.
+        tokens: one of these is required, if there are any; then from any user of this machine.
         users: else, the users whose processes may; None: all of this machine.
-        find_user: finds out whose a connection is.
+        find_user: finds the user of a connection.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ class Spool:
     """The records that wait for one address.
 
     Args:
-        state_dir: where the journals lie.
+        state_dir: the state directory with the journals.
         url: the address.
         limit_bytes: how much they may take on disk.
         clock: the time source.
@@ -48,7 +48,7 @@ class Spool:
         self._lock = threading.Lock()
         self._taking: JournalFile | None = None
         self._since_s = float("-inf")
-        """When the first of the records came that nobody has looked at yet."""
+        """When the first record arrived that has not been processed yet."""
         self._closed: list[RelayedQueue] = []
 
     def add(self, batches: Sequence[Sequence[Row]]) -> list[RefusedRequest | None]:
@@ -70,7 +70,7 @@ class Spool:
             return answers
 
     def queues(self, *, enough: int, within_s: float) -> list[Queue]:
-        """What can be sent now: new records once they are enough, or have waited long enough.
+        """Records to send now: new ones once there are enough, or they have waited long enough.
 
         For the one thread that sends, which alone may use the queues.
         """
