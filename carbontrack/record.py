@@ -40,7 +40,7 @@ WHOLE_MACHINE = "machine"
 TIMELINE_SUFFIX: Final = ".timeline.jsonl"
 """The ending of the files of timelines."""
 _PARTS = (("cpu", "CPU"), ("gpu", "GPU"), ("ram", "memory"), ("other", "other"))
-_SEEN = (("cpu", "processor"), ("gpu", "GPUs"), ("ram", "memory"))
+_SEEN = (("cpu", "CPU"), ("gpu", "GPU"), ("ram", "memory"))
 NAME_LIMIT = 10_000
 """The most characters of a name."""
 LABELS_LIMIT = 64 << 10
@@ -429,14 +429,14 @@ def emissions_text(record: Any) -> str:
 
 
 def boundary_text(found: Any) -> str | None:
-    """What the energy of a record, or of a sum, covers: "processor and memory, not the wall".
+    """What the energy of a record, or of a sum, covers: "CPU and memory, not wall power".
 
-    None where nothing is known, or where something beside these parts is counted.
+    None where nothing is known, or where something else than these parts is counted as well.
     """
     names = [name for part, name in _SEEN if getattr(found, f"{part}_kwh") is not None]
     if not names or found.other_kwh is not None:
         return None
-    return f"{' and '.join(filter(None, (', '.join(names[:-1]), names[-1])))}, not the wall"
+    return f"{' and '.join(filter(None, (', '.join(names[:-1]), names[-1])))}, not wall power"
 
 
 def _row(label: str, text: str) -> str:

@@ -108,8 +108,9 @@ def grams_from(joules: float, g_per_kwh: float) -> float:
 def format_grams(grams: float, *, like: float | None = None) -> str:
     """Grams in a unit that leaves one to three digits before the point: "3.21 mg".
 
-    With `like`, the unit is the one that so many grams would have: an interval and the figure in
-    it are then in one unit. The same holds for joules.
+    With `like`, the unit is the one that so many grams would have. A figure with an interval takes
+    that of the upper end, `like=high`, so that all three have one unit and three digits at most.
+    The same holds for joules and watts.
     """
     steps = ((1e6, "t"), (1e3, "kg"), (1.0, "g"), (1e-3, "mg"), (1e-6, "µg"))
     return _scaled(grams, steps, like)
@@ -150,16 +151,20 @@ def format_interval(
 ) -> str:
     """The ends of an interval with the unit once: "1.20 to 1.80 Wh".
 
+    Both ends are in the unit of the upper one: "0.05 to 2.20 mg", never "51.0 to 2199 µg". Where
+    the figure stands in front of them, print it in the same unit: `form(best, like=high)`.
+
     Args:
         low: the lower end.
         high: the upper end.
         form: `format_grams` or `format_joules`; for plain numbers a format such as ".3g".
-        like: the figure inside the interval, whose unit both ends take.
+        like: the figure inside the interval; its unit counts where it is larger than `high`.
         unit: False leaves the unit out: "1.20 to 1.80".
     """
     if isinstance(form, str):
         return f"{low:{form}} to {high:{form}}"
-    first, last = form(low, like=like).partition(" ")[0], form(high, like=like)
+    widest = high if like is None else max(high, like)
+    first, last = form(low, like=widest).partition(" ")[0], form(high, like=widest)
     return f"{first} to {last if unit else last.partition(' ')[0]}"
 
 
@@ -176,9 +181,9 @@ def format_with_interval(
 
     `of` is what it is an amount of, such as " CO2e", and `gap` stands before the bracket.
     """
-    text = f"{form(best)}{of}"
     if low is None or high is None:
-        return text
+        return f"{form(best)}{of}"
+    text = f"{form(best, like=max(best, high))}{of}"
     return f"{text}{gap}({format_interval(low, high, form, like=best)})"
 
 

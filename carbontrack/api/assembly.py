@@ -205,10 +205,7 @@ def make_grid(
     if settings.intensity_g_per_kwh is not None:
         return Fixed.of(settings.intensity_g_per_kwh, zone=region.zone)
     if region.basis == "unknown":
-        warn_user(
-            "the region of this machine is not known, so emissions are those of the world's "
-            'average grid, with a wide interval; set region="FR" or CARBONTRACK_REGION=FR'
-        )
+        warn_user("region not detected, world average used; set CARBONTRACK_REGION=FR")
     table = regions.intensity_for(region)
     if not settings.intensity_source:
         return table

@@ -8,13 +8,16 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
+from contextvars import ContextVar
 from typing import Any, Generic, Protocol, TypeVar
 
+from carbontrack.api.cell_output import show_in_notebook
 from carbontrack.api.forecast import Forecast, LoopCourse, forecast_verdict
 from carbontrack.api.track import Track, qualified_name_of, track
 from carbontrack.config.environment import is_switched_off
 from carbontrack.errors import BudgetExceeded, ConfigError, MissingExtra
 from carbontrack.record import Record
+from carbontrack.system.interrupts import attempt
 from carbontrack.text import visible
 from carbontrack.tracking.budget import CHECK_PERIOD_S, Budget, OnExceed
 from carbontrack.tracking.span import Span
@@ -66,6 +69,9 @@ T = TypeVar("T")
 
 _log = logging.getLogger("carbontrack")
 
+_IN_LOOP: ContextVar[bool] = ContextVar("carbontrack_in_progress_loop", default=False)
+"""Whether a loop of `progress` runs: the summary of the outermost one includes the inner ones."""
+
 
 class Progress(Generic[T]):
     """The iterable that `progress` returns.
@@ -102,12 +108,17 @@ class Progress(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         self._course = LoopCourse(self._course.total)
-        bar = self._bar()
+        bar, is_inner = self._bar(), _IN_LOOP.get()
+        _IN_LOOP.set(True)
         try:
             with self._block as self.span:
                 yield from self._measured(self.span, bar)
         finally:
+            _IN_LOOP.set(is_inner)
             bar.close()
+            # a bar is a live widget; an exported notebook shows it as it was at the start
+            if self.span is not None and not is_inner:
+                attempt(show_in_notebook, self.span)
 
     def _measured(self, span: Span, bar: Bar) -> Iterator[T]:
         monotonic_s = span.clock.monotonic_s

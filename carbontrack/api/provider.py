@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import TypeVar
@@ -62,6 +63,7 @@ class TrackerProvider:
         """Settings that were found usable, by arguments and environment."""
         self._loaded, self._propagator = SettingsCache(), Propagator()
         self.common_sinks = CommonSinks(self)
+        self.is_closed_by_server = False
         remember(self)
 
     def environment(self) -> Environment:
@@ -205,6 +207,10 @@ class TrackerProvider:
                 self._closes_at_exit = LOSSES.has_speaker = True
                 atexit.register(self._close_at_exit)
             self._flush_on_signals(settings)
+            if "uvicorn.server" in sys.modules and not settings.flush_on_signals:
+                from carbontrack.api.server_end import look_at_uvicorn  # loaded only under it
+
+                look_at_uvicorn(self)
             return tracker
 
     def _after_session(self) -> None:

@@ -18,20 +18,20 @@ from carbontrack.system.version import VERSION
 from carbontrack.text import visible
 
 COMMANDS = {
-    "run": "measure any command, and pass its exit code through",
-    "report": "add up records into tables, or into a page to send to someone",
-    "compact": "collect records in an archive of Parquet files, each record once",
-    "estimate": "estimate the energy and emissions of a run before it runs",
-    "top": "show the runs that are being measured on this host",
-    "label": "grade measured energy per 1,000 inferences against published models",
+    "run": "measure a command",
+    "report": "add up records: a table, a page, a document",
+    "doctor": "show what is measured on this machine, how, and how to improve it",
+    "estimate": "estimate a run before it starts",
+    "regions": "compare the carbon intensity of places",
+    "when": "find the lowest-carbon time for some hours of work",
+    "top": "show the runs that are being measured now",
+    "label": "grade energy per 1,000 inferences against published models",
+    "calibrate": "add what a wall meter shows beyond the meters of this machine",
     "recover": "write the records of runs that were killed",
-    "sync": "send the records that wait for a server",
-    "relay": "send what all processes of a host have for a server, over one connection",
-    "serve": "receive a team's records, and show the totals of each project",
-    "regions": "show the carbon intensity of places, and where the same work would emit less",
-    "when": "find the greenest time to start some hours of work",
-    "calibrate": "make a meter of what a wall meter sees beyond this host's own meters",
-    "doctor": "show what is measured here, how, and what would make it better",
+    "sync": "send records that are waiting for a server",
+    "relay": "collect the records of all processes of a host, and send them",
+    "serve": "receive the records of a team, and show totals",
+    "compact": "archive records in Parquet, one file a month",
 }
 """Every command and its line of help; the module `carbontrack.cli.<command>` implements it."""
 
@@ -92,7 +92,12 @@ def _command_behind(given: Sequence[str]) -> list[str]:
 
 
 def _command(given: Sequence[str]) -> Callable[[], int]:
-    args = _parser(given).parse_args(given)
+    parser, command = _parsers(given)
+    if command is not parser:
+        command.given = given[1 : given.index("--") if "--" in given else None]
+    args, unknown = parser.parse_known_args(given)
+    if unknown:
+        command.refuse(unknown)
     return lambda: int(args.func(args))
 
 
@@ -129,19 +134,45 @@ def _say(text: str) -> None:
 
 
 class _Parser(ArgumentParser):
-    """A parser that shows what was given as text; the commands' parsers are of its class."""
+    """A parser whose errors show the usage of its own command, and the nearest right name.
+
+    The commands' parsers are of this class. What was given is shown as text.
+
+    Attributes:
+        given: the words behind the command.
+    """
+
+    given: Sequence[str] = ()
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and the message, and exit with 2."""
-        super().error(visible(message))
+        if message.startswith("the following arguments are required"):
+            message = next(filter(None, map(self._mistake, self.given)), message)
+        self.print_usage(sys.stderr)
+        self.exit(USAGE, f"{self.prog}: {visible(message)}\n")
+
+    def refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """Print the usage and the first word that this command does not take, and exit with 2."""
+        self.error(self._mistake(unknown[0]) or f"one argument too many: {unknown[0]!r}")
+
+    def _mistake(self, word: str) -> str | None:
+        """What is wrong with a word that looks like an option; None where it is one, or no word."""
+        name = word.partition("=")[0]
+        if not name.startswith("-") or name in (*self._option_string_actions, "-", "--"):
+            return None
+        from carbontrack.errors import nearest
+
+        return f"there is no option {name}{nearest(name, self._option_string_actions)}"
 
 
-def _parser(given: Sequence[str]) -> ArgumentParser:
+def _parsers(given: Sequence[str]) -> tuple[_Parser, _Parser]:
+    """The parser of all commands, and that of the command that is given."""
     asked = given[0] if given else "--help"
     parser = _Parser(
         prog="carbontrack",
         description="What did this code emit, how is that known, and how far may it be off?",
-        epilog="`carbontrack COMMAND --help` tells more of a command.",
+        epilog="`carbontrack COMMAND --help` shows a command's options and an example. New here? "
+        "Try: carbontrack run -- python train.py",
         allow_abbrev=False,
     )
     parser.add_argument("-V", "--version", action="version", version=f"carbontrack {VERSION}")
@@ -154,8 +185,10 @@ def _parser(given: Sequence[str]) -> ArgumentParser:
     if not given:
         parser.print_help(sys.stderr)
         parser.exit(USAGE)
-    if not asked.startswith("-") and asked not in COMMANDS:
+    if asked.startswith("-"):
+        parser.given = given
+    elif asked not in COMMANDS:
         from carbontrack.errors import nearest
 
         parser.error(f"there is no command {asked!r}{nearest(asked, COMMANDS)}")
-    return parser
+    return parser, commands.choices.get(asked, parser)

@@ -1,4 +1,4 @@
-"""`carbontrack calibrate`: from the readings of a wall meter to a meter of what ours do not see.
+"""`carbontrack calibrate`: from readings of a wall meter to what other meters do not see.
 
 Readings are given one by one, taken while we measure, or found by comparing the file of a smart
 plug (`read_plug`) with the records of the same time (`paired`).
@@ -11,7 +11,7 @@ import json
 import sys
 import threading
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -44,50 +44,68 @@ LONGEST_HOLD_S = 120.0
 """A plug's value is taken to hold until the next one, for this long at most."""
 _BUSY = 0.05
 _ABOUT = """\
-Make a meter of what a wall meter sees beyond this host's own meters: power supply, board, fans,
-disks. Two or more readings at different loads give a line, wall = constant + gain x metered, and
-from then on the rest is counted as component `other`. Without any option: show what is kept."""
+Count the whole machine with the help of a wall meter. Two or more readings at
+different loads give a line, wall = constant + gain x metered; from then on,
+what this machine's own meters do not see (power supply, board, fans, disks) is
+counted as component `other`. Without options: show what is stored."""
+_EPILOG = """\
+examples:
+  carbontrack calibrate --wall 62      while idle: the wall meter shows 62 W
+  carbontrack calibrate --wall 145     under load
+  carbontrack calibrate 45:98 80:141   readings that were taken before
+"""
 Series = Sequence[tuple[float, float]]
 """Seconds since 1970 and watts, in order of time."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add `calibrate` and its options."""
-    parser = new_parser(subparsers, "calibrate", run, description=_ABOUT)
-    add = parser.add_argument
+    parser = new_parser(
+        subparsers,
+        "calibrate",
+        run,
+        description=_ABOUT,
+        epilog=_EPILOG,
+        usage="carbontrack calibrate [METERED:WALL ...] [options]",
+        keep_lines=True,
+    )
+    _add_options(parser.add_argument)
+
+
+def _add_options(add: Callable[..., object]) -> None:
     add(
         "readings",
         nargs="*",
         type=_reading,
         metavar="METERED:WALL",
-        help="mean watts of our meters and of the wall meter over the same time, as in 45:98",
+        help="mean watts of the machine's meters and of the wall meter over the same time: 45:98",
     )
     add(
         "--wall",
         type=_watts,
         metavar="W",
-        help="the wall meter shows W now: measure our side for --seconds, and keep the pair",
+        help="the wall meter shows W watts now: measure for --seconds, and store the reading",
     )
-    add("--seconds", type=_watts, default=10.0, metavar="S", help="for how long; 10 by default")
+    add("--seconds", type=_watts, default=10.0, metavar="S", help="how long to measure (10)")
     add(
         "--plug",
         type=Path,
         metavar="CSV",
-        help="a smart plug's times and watts during some runs",
+        help="times and watts of a smart plug during some runs",
     )
     add(
         "--records",
         type=Path,
         metavar="FILE",
-        help="with --plug: the records of these runs; emissions.csv by default",
+        help="with --plug: the records of these runs (emissions.csv)",
     )
     add(
         "--idle",
         action="store_true",
-        help="measure what this machine draws now, while nothing runs, for idle=none and reserved",
+        help="measure the idle power of this machine now, for idle=none and idle=reserved",
     )
-    add("--clear", action="store_true", help="forget everything that was calibrated on this host")
-    add("--json", action="store_true", help="print what is kept as one JSON object")  # fmt: skip
+    add("--clear", action="store_true", help="remove the calibration of this host")
+    add("--json", action="store_true", help="print what is stored as JSON")  # fmt: skip
 
 
 def run(args: Namespace) -> int:
@@ -98,7 +116,7 @@ def run(args: Namespace) -> int:
     if args.clear:
         forgotten = clear_calibration(path)
         gone = f"{visible(str(path))} is removed"
-        print(gone if forgotten else "nothing was calibrated on this host")
+        print(gone if forgotten else "this host is not calibrated")
         return 0
     before = load_calibration(path) or Calibration()
     after = _with_readings(args, settings, before)
@@ -115,9 +133,9 @@ def _with_readings(args: Namespace, settings: Settings, kept: Calibration) -> Ca
         records = iter_records(args.records or "emissions.csv")
         found, left_out = paired(records, read_plug(args.plug), meters, host)
         for reason, count in left_out.items():
-            print(f"{count} records left out: {reason}", file=sys.stderr)
+            print(f"{count} record{'s' * (count != 1)} left out: {reason}", file=sys.stderr)
         if not found:
-            raise ConfigError(f"no run was seen by both {args.plug} and the records")
+            raise ConfigError(f"no run is covered by both {args.plug} and the records")
         kept = kept.with_readings(tuple(found), meters)
     if args.readings:
         kept = kept.with_readings(tuple(args.readings), _meters(settings))
@@ -129,8 +147,8 @@ def _with_readings(args: Namespace, settings: Settings, kept: Calibration) -> Ca
         powers_w, _, busy = _measured(settings, args.seconds)
         if busy is not None and busy > _BUSY:
             raise ConfigError(
-                f"the processors were {busy:.0%} busy: what an idle machine draws can be "
-                "measured only while nothing runs"
+                f"the processors were {busy:.0%} busy; idle power can be measured only while "
+                "nothing runs"
             )
         kept = replace(kept, idle_w={k: w for k, w in powers_w.items() if k != "other"})
     return kept
@@ -183,7 +201,7 @@ def _print(kept: Calibration, path: Path, *, as_json: bool) -> None:
         for number, (metered_w, wall_w) in enumerate(kept.readings[:20], 1)
     ]
     if len(kept.readings) > len(rows):
-        rows.append(("…", f"{len(kept.readings)} readings in all"))
+        rows.append(("…", f"{len(kept.readings)} readings in total"))
     if kept.fit is not None:
         line = f"wall = {kept.fit.constant_w:.1f} W + {kept.fit.gain:.3f} x metered"
         rows.append(
@@ -193,11 +211,11 @@ def _print(kept: Calibration, path: Path, *, as_json: bool) -> None:
         rows.append(("line", "not yet: take another reading while the machine is busier"))
     rows += [(f"idle {name}", f"{watts:.2f} W") for name, watts in kept.idle_w.items()]
     if not rows:
-        print("nothing was calibrated on this host; see: carbontrack calibrate --help")
+        print("this host is not calibrated; see: carbontrack calibrate --help")
         return
     print(
         terminal.table(
-            [*rows, ("meters", ", ".join(kept.meters) or "none"), ("kept in", str(path))]
+            [*rows, ("meters", ", ".join(kept.meters) or "none"), ("stored in", str(path))]
         )
     )
 

@@ -15,6 +15,16 @@ from carbontrack.report.archive.restore import CSV, to_csv
 from carbontrack.text import visible
 
 _KIB = 1024
+_ABOUT = """\
+Archive records in a directory with one Parquet file a month, each record once.
+Give the same sources again at any time: only what is new is added. Sources are
+only read. If it is killed, the archive is as before, or complete. To get CSV
+back, give a new file that ends in .csv as --into."""
+_EPILOG = """\
+examples:
+  carbontrack compact runs/ --into archive
+  carbontrack compact archive --into runs.csv
+"""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -23,25 +33,20 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "compact",
         run,
-        description="Collect records in an archive: a folder with one Parquet file for each month, "
-        "in which each record is once. Sources may be given again: what is new in them is added, "
-        "and only months that change are written. A run may be killed at any time: the archive is "
-        "then either as before or complete. Sources are only read. With a name that ends in .csv "
-        "behind --into, the records are written to a new CSV file instead, from archives or from "
-        "any sources.",
-        epilog="Example: carbontrack compact runs/ --into archive; "
-        "carbontrack compact archive --into runs.csv",
+        description=_ABOUT,
+        epilog=_EPILOG,
+        keep_lines=True,
     )
     add = parser.add_argument
     add(
         "sources",
         nargs="+",
         metavar="SOURCE",
-        help="CSV, JSON lines, SQLite and Parquet files, directories, archives",
+        help="CSV, JSON lines, SQLite or Parquet files, directories, archives",
     )
-    add("--into", metavar="FOLDER", required=True, help="the archive, or a new file: NAME.csv")
-    add("--dry-run", action="store_true", help="say what would change, and write nothing")
-    add("--verbose", action="store_true", help="say what was found in each file")
+    add("--into", metavar="DIRECTORY", required=True, help="the archive, or a new CSV file")
+    add("--dry-run", action="store_true", help="show what would change, and write nothing")
+    add("--verbose", action="store_true", help="show what was found in each file")
     add("--json", action="store_true", help="print what was done as JSON")
 
 

@@ -1,7 +1,7 @@
 """`carbontrack doctor`: what is measured here, what is not, why, and what would change it.
 
 `examine` looks at the meters, the grid and the settings; `check` tries the meters out and times
-what carbontrack itself costs; `report` prints the findings for people.
+what carbontrack itself costs. `cli.findings` has the text for people.
 """
 
 from __future__ import annotations
@@ -9,69 +9,59 @@ from __future__ import annotations
 import sys
 import threading
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
-from typing import Any
 
 from carbontrack.api.assembly import assemble, current_environment
 from carbontrack.attribution.policy import Attribution
+from carbontrack.cli.findings import MOVES, NOT_COMPARED, STANDS_STILL, Findings, lines
 from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal, collected
 from carbontrack.config.load import load_settings
 from carbontrack.config.settings import READERS, SECRETS, Settings
-from carbontrack.grid.tables import beyond_interval, editions
-from carbontrack.interval import Interval, total
-from carbontrack.meters.cpu_lines import line_of
+from carbontrack.grid.tables import editions
 from carbontrack.meters.cpu_model import FAR_OFF, SLACK_PER_THREAD_S, SLACK_S
 from carbontrack.meters.meter import BESIDE_CPU_TIME, Meter, about, moves_within_s
 from carbontrack.meters.rapl import ENERGY_FILTERING, filtering_suspected
-from carbontrack.meters.rate import rate_text
-from carbontrack.record import BASES, COMPONENTS, boundary_text, told
-from carbontrack.report.uncounted import uncounted_text
+from carbontrack.record import told
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.clock import process_cpu_s
 from carbontrack.system.interrupts import suppressed
 from carbontrack.system.version import VERSION
-from carbontrack.text import visible
 from carbontrack.tracking.tracker import Tracker
-from carbontrack.units import format_interval
 from carbontrack.values import NamedTuple
 
 WATCH_S = 1.0
 """RAPL refreshes its counters a thousand times a second: one that stands still is not counting."""
-MOVES, STANDS_STILL, NOT_COMPARED = "moves", "stands still", "cannot be compared"
 WORK_S = 0.15
 """CPU seconds that are used meanwhile, so that there is something to compare with: fifteen steps of
 the kernel's count or more, and twice what is no difference for one thread."""
 _TICKS, _TICK_GAP_S = 7, 0.03
 """Far enough apart that every tick reads new values, as ticks a second apart do."""
 _BATCHES, _SPANS = 5, 40
-_CPU_MODEL = "model:cpu"
-_PROCESSOR_AND_MEMORY = {("cpu", "modelled"), ("ram", "modelled")}
 _ABOUT = """\
-Show every meter of this machine, used or not and why not, with the lines that would change it;
-whether the counters move, and what carbontrack itself costs here; the region and its carbon
-intensity; and every setting with the place that it comes from. Takes two seconds."""
-_CODES = "exit codes: 0; with --check 1 when nothing is measured here, all is modelled or assumed."
-_OF_GUESTS = "neither its counters nor its wall can be seen from inside a virtual machine"
-_DESIGN_POWER = "if you know its design power: CARBONTRACK_CPU_TDP_W=WATTS"
-_BY_NAME = (
-    "its name, shown by the hypervisor (QEMU: -cpu host), would tell its design power and threads; "
-    "so would a cloud's type, named by the firmware"
-)
-Findings = dict[str, Any]
-Row = tuple[str, str]
+Show what is measured on this machine, what is modelled, with which uncertainty,
+and what would improve it. Then the details: meters that cannot be used and why,
+checks of the counters, the grid, and the settings. Takes two seconds, writes
+nothing, and uses no network."""
+_CODES = """\
+Example: carbontrack doctor --region FR
+
+exit codes: 0; with --check 1 if nothing is measured, only modelled or assumed."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add `doctor` and its options."""
-    parser = new_parser(subparsers, "doctor", run, description=_ABOUT, epilog=_CODES)
-    parser.add_argument("--region", help="use this region instead of the one found")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    parser.add_argument("--check", action="store_true", help="exit with 1 if nothing is measured")
+    parser = new_parser(
+        subparsers, "doctor", run, description=_ABOUT, epilog=_CODES, keep_lines=True
+    )
+    add = parser.add_argument
+    add("--region", help="use this region instead of the detected one")
+    add("--all", action="store_true", help="also show the settings that have their default")
+    add("--check", action="store_true", help="exit with 1 if nothing is measured")
+    add("--json", action="store_true", help="print everything as one JSON object")
 
 
 def run(args: Namespace) -> int:
@@ -95,7 +85,8 @@ def run(args: Namespace) -> int:
     if args.json:
         print(terminal.json(findings))
     else:
-        print("\n".join(report(findings, terminal)))
+        text = "\n".join(lines(findings, terminal, all_settings=args.all))
+        terminal.say(f"{text}\n")
     return 1 if args.check and not findings["measured"] else 0
 
 
@@ -222,7 +213,7 @@ def _compared(meter: Meter, before: Look, after: Look) -> Findings:
     if power_w is None:
         others, verdict, why = None, NOT_COMPARED, "it did not answer"
     elif not is_count and meter.component != "cpu":
-        others, verdict, why = None, NOT_COMPARED, "it is a model of what nothing else shows"
+        others, verdict, why = None, NOT_COMPARED, "nothing else shows this power"
     elif not is_count and not known:
         others, verdict = None, NOT_COMPARED
         why = "how busy all processors are cannot be read, and our own time is counted"
@@ -277,234 +268,3 @@ def _timed(now_s: Callable[[], float], act: Callable[[], object]) -> float:
     begun_s = now_s()
     act()
     return now_s() - begun_s
-
-
-def report(findings: Findings, terminal: Terminal) -> Iterator[str]:
-    """The findings as lines: the conclusion first, then a section for each question."""
-    yield terminal.bold(f"carbontrack {findings['carbontrack']}: {_conclusion(findings)}")
-    yield terminal.bold("\nThis machine")
-    yield terminal.table(list(_machine(findings["hardware"])))
-    yield terminal.bold("\nMeters")
-    meters = [(meter["id"], _meter(meter, findings)) for meter in findings["meters"]]
-    yield terminal.table([*meters, *_together(findings)])
-    if findings["refused"]:
-        yield terminal.bold("\nNot used")
-        for refusal in findings["refused"]:
-            yield terminal.table([(refusal["id"], refusal["reason"])])
-            if refusal["cure"]:
-                yield from (f"      {visible(line)}" for line in refusal["cure"].split("\n"))
-    narrowing = list(_narrowing(findings))
-    if narrowing:
-        yield terminal.bold("\nTo narrow the intervals")
-        yield terminal.table(narrowing)
-    yield terminal.bold("\nChecks")
-    yield terminal.table(list(_checks(findings)))
-    yield terminal.bold("\nGrid")
-    yield terminal.table(list(_grid(findings)))
-    yield terminal.bold("\nSettings")
-    yield terminal.table(list(_settings(findings["settings"])))
-    if findings["notes"]:
-        yield terminal.bold("\nNotes")
-        yield terminal.table([("note", note) for note in findings["notes"]])
-
-
-def _conclusion(findings: Findings) -> str:
-    """Which components are measured, and which are not."""
-    by_basis: dict[str, list[str]] = {}
-    still = findings["checks"]["still"]
-    aside = {meter["component"] for meter in findings["meters"] if meter["id"] in still}
-    for meter in findings["meters"]:
-        how = "not measured, as counters stand still"
-        names = by_basis.setdefault(how if meter["component"] in aside else meter["basis"], [])
-        if meter["component"] not in names:
-            names.append(meter["component"])
-    by_how = [f"{', '.join(names)} {basis}" for basis, names in sorted(by_basis.items())]
-    faults = ";".join(f"{code}:{times}" for code, times in sorted(findings["faults"].items()))
-    uncounted = uncounted_text(faults)
-    return "; ".join([*(by_how or ["no meter at all"]), *([uncounted] if uncounted else [])])
-
-
-def _machine(hardware: Findings) -> Iterator[Row]:
-    threads = hardware["cpu_threads"]
-    yield "processor", hardware["cpu_model"] or "unknown"
-    if threads:
-        power = f", design power {hardware['cpu_tdp_w']:g} W" if hardware["cpu_tdp_w"] else ""
-        yield "threads", f"{threads}{power}"
-    if hardware["ram_gib"]:
-        yield "memory", f"{hardware['ram_gib']:.1f} GiB"
-    models, count = ", ".join(hardware["gpu_models"]), hardware["gpu_count"]
-    yield "GPUs", f"{count}: {models}" if models else str(count or "none")
-
-
-def _meter(meter: Findings, findings: Findings) -> str:
-    known = meter["basis"]
-    if meter["basis"] == "measured":
-        known += f", within {meter['relative_uncertainty']:.0%}"
-    elif meter["id"] == _CPU_MODEL:
-        known += _step(findings)
-    power = _power(meter, findings)
-    now = "silent" if power is None else _watts(power, ends=meter["basis"] != "measured")
-    still = (
-        "; it stands still, so it is not used" if meter["id"] in findings["checks"]["still"] else ""
-    )
-    line = f"{meter['component']}, {known}, {now}{still}"
-    return f"{line}; {meter['about']}" if meter["about"] else line
-
-
-def _power(meter: Findings, findings: Findings) -> Interval | None:
-    """A meter's power over the second that it was watched for, with both ends."""
-    power_w = findings["checks"]["watts"].get(meter["id"])
-    if power_w is None:
-        return None
-    return Interval(power_w, power_w * meter["relative_low"], power_w * meter["relative_high"])
-
-
-def _watts(power: Interval, *, ends: bool) -> str:
-    text = f"{power.best:.2f} W now"
-    return f"{text} ({format_interval(power.low, power.high, '.2f')})" if ends else text
-
-
-def _step(findings: Findings) -> str:
-    """By what a modelled processor's design power is known."""
-    known = findings["hardware"]["cpu_known"]
-    return f", {known} known" if known in ("part", "family", "nothing") else ""
-
-
-def _together(findings: Findings) -> Iterator[Row]:
-    """All meters in one figure, where one of them is a model, with its boundary and its rate."""
-    by_kind: dict[tuple[str, str], list[Interval]] = {}
-    for meter in findings["meters"]:
-        power = _power(meter, findings)
-        if power is not None:
-            by_kind.setdefault((meter["component"], meter["basis"]), []).append(power)
-    bases = {basis for _, basis in by_kind}
-    seen = {component for component, _ in by_kind}
-    energies = {f"{name}_kwh": 0.0 if name in seen else None for name in COMPONENTS}
-    ends_at = boundary_text(SimpleNamespace(**energies))
-    if ends_at is None or bases == {"measured"}:
-        return
-    # meters of one kind err together, kinds independently: docs/explanation/accuracy.md
-    power = total(Interval(*map(sum, zip(*own, strict=True))) for own in by_kind.values())
-    by_model = any(meter["id"] == _CPU_MODEL for meter in findings["meters"])
-    step = _step(findings) if by_model else ""
-    is_known = by_model and set(by_kind) == _PROCESSOR_AND_MEMORY
-    often = _rate(findings["hardware"]) if is_known else ""
-    weakest = max(bases, key=BASES.index)
-    yield "together", f"{weakest}{step}: {_watts(power, ends=True)}, {ends_at}{often}"
-
-
-def _rate(hardware: Findings) -> str:
-    model, known = hardware["cpu_model"], hardware["cpu_known"]
-    return f"; {rate_text(model, known, is_guest=hardware['is_guest'])}"
-
-
-def _narrowing(findings: Findings) -> Iterator[Row]:
-    """What would make the intervals narrower, each with its command."""
-    bases = {meter["component"]: meter["basis"] for meter in findings["meters"]}
-    hardware = findings["hardware"]
-    is_known = hardware["cpu_known"] not in ("family", "nothing")
-    if not hardware["is_guest"]:
-        yield from _of_hardware(findings, bases, is_known=is_known)
-    elif bases.get("cpu") != "measured":
-        yield "host", _OF_GUESTS
-        if not is_known:
-            yield "processor", _BY_NAME
-            if line_of(hardware["cpu_model"]) == "client":  # it has no other guests
-                yield "processor", _DESIGN_POWER
-    if findings["region_basis"] in ("unknown", "timezone"):
-        yield (
-            "region",
-            (
-                "a known grid narrows the interval of the emissions: carbontrack regions NAME, "
-                "then CARBONTRACK_REGION=CODE"
-            ),
-        )
-
-
-def _of_hardware(findings: Findings, bases: dict[str, str], *, is_known: bool) -> Iterator[Row]:
-    """What helps where counters and the plug are this machine's own."""
-    if bases.get("cpu") != "measured":
-        cures = (r["cure"] for r in findings["refused"] if r["id"].startswith(("rapl", "perf")))
-        cure = next(filter(None, cures), None)
-        if cure is not None:
-            command = cure.split("\n")[-1]
-            yield "counters", f"the processor's own counter is accurate within 7%: {command}"
-        if not is_known:
-            yield "processor", _DESIGN_POWER
-    if set(bases.values()) != {"measured"} and "other" not in bases:
-        yield (
-            "wall meter",
-            (
-                "two readings of a wall meter, idle and under load, let the whole machine be "
-                "counted: carbontrack calibrate --wall WATTS"
-            ),
-        )
-
-
-def _checks(findings: Findings) -> Iterator[Row]:
-    checks = findings["checks"]
-    measured = {m["id"] for m in findings["meters"] if m["basis"] == "measured"}
-    moving = {one["id"] for one in checks["compared"] if one["verdict"] == MOVES}
-    watched = len(measured | moving)
-    if checks["still"]:
-        still = ", ".join(checks["still"])
-        yield "counters", f"{still} did not move in a second: not used while this lasts"
-    elif watched:
-        many = "all of them count" if watched == len(moving) else f"{len(moving)} of them count"
-        yield "counters", f"{watched} watched for a second; {many}"
-    else:
-        yield "counters", "none: nothing is measured here"
-    for one in checks["compared"]:
-        others = f", compared with the {one['with']}" if one["with"] else ""
-        yield one["id"], f"{one['verdict']}{others}: {one['why']}"
-    if checks["energy_filtering"]:
-        yield "filtering", checks["energy_filtering"]
-    overhead = checks["overhead"]
-    share = overhead["tick_us"] * 1e-6 / findings["settings"]["interval_s"]["value"]
-    yield (
-        "own cost",
-        f"a reading {overhead['tick_us']:.0f} us, which is {share:.3%} of a core; "
-        f"a block {overhead['span_us']:.0f} us",
-    )
-    idle = findings["idle_power"]
-    if idle:
-        yield "idle", f"processors {idle['cpu']:.2f} W ({idle['basis']}), for idle={idle['policy']}"
-
-
-def _grid(findings: Findings) -> Iterator[Row]:
-    intensity = findings["intensity"]
-    yield "region", f"{findings['region']}  ({findings['region_basis']})"
-    if intensity is None:
-        yield "intensity", "unknown"
-    else:
-        ends = format_interval(intensity["low_g_per_kwh"], intensity["high_g_per_kwh"], ".0f")
-        year = f" in {intensity['year']}" if intensity["year"] else ""
-        yield "intensity", f"{intensity['g_per_kwh']:.0f} g CO2e/kWh ({ends}){year}"
-        yield "source", f"{intensity['source']}, {intensity['method'].replace('_', ' ')}"
-        beyond = beyond_interval(intensity["zone"], intensity["method"])
-        if beyond is not None:
-            yield "imports", beyond
-    yield "pue", f"{findings['pue']:g}"
-    tables = ", ".join(f"{e['table']} {e['newest']}" for e in findings["tables"])
-    yield "tables", f"{tables} (newest year of each)"
-
-
-def _settings(settings: Findings) -> Iterator[Row]:
-    """Each setting that was changed, with its source; then all defaults in one line."""
-    for name, setting in settings.items():
-        if setting["origin"] != "default":
-            yield name, f"{_plain(setting['value'])}  ({setting['origin']})"
-    rest = {n: s["value"] for n, s in settings.items() if s["origin"] == "default"}
-    filled = ", ".join(f"{n}={_plain(value)}" for n, value in rest.items() if value is not None)
-    yield "default", filled
-    yield "not set", ", ".join(name for name, value in rest.items() if value is None)
-
-
-def _plain(what: object) -> str:
-    if what is None:
-        return "not set"
-    if isinstance(what, bool):
-        return "yes" if what else "no"
-    if isinstance(what, (tuple, list)):
-        return ", ".join(map(str, what)) or "none"
-    return f"{what:g}" if isinstance(what, float) else str(what)

@@ -23,9 +23,14 @@ from carbontrack.units import (
 )
 
 _MADE = (
-    "from making the named hardware, without board, chassis, power supplies and drives; "
-    "not part of the emissions"
+    "not part of the emissions: the named hardware, without board, chassis, power supplies and "
+    "drives"
 )
+_EPILOG = """\
+examples:
+  carbontrack estimate --gpu A100 --gpus 8 --hours 24 --region FR
+  carbontrack estimate --power-w 350 --hours 12 --intensity 432
+"""
 _NAMES = (
     "power_w",
     "gpu",
@@ -47,24 +52,41 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "estimate",
         run,
-        description="Energy and emissions of a run, with their interval, before it runs.",
-        epilog="Example: carbontrack estimate --gpu A100 --gpus 8 --hours 24 --region FR",
+        description="Estimate the energy and emissions of a run before it starts, with intervals.",
+        epilog=_EPILOG,
+        usage="carbontrack estimate --hours H (--region R | --intensity G) [options]",
+        keep_lines=True,
     )
     add = parser.add_argument
-    add("--power-w", type=float, metavar="W", help="mean power of all hardware, in watts")
-    add("--gpu", metavar="MODEL", help='accelerator, such as "A100", "RTX 4090" or "TPU v3"')
-    add("--gpus", type=int, metavar="N", help="how many of them (1)")
-    add("--cpu", metavar="MODEL", help='processor, such as "Xeon Gold 6248"')
-    add("--cpus", type=int, metavar="N", help="how many sockets (1)")
+    add(
+        "--power-w",
+        type=float,
+        metavar="W",
+        help="mean power of all hardware in watts, instead of names",
+    )
+    add("--gpu", metavar="MODEL", help='GPU or TPU: "A100", "RTX 4090", "TPU v3"')
+    add("--gpus", type=int, metavar="N", help="number of GPUs (1)")
+    add("--cpu", metavar="MODEL", help='processor: "Xeon Gold 6248"')
+    add("--cpus", type=int, metavar="N", help="number of processors (1)")
     add("--ram-gib", type=float, metavar="G", help="memory installed, in GiB")
-    add("--hours", type=float, metavar="H", help="how long it runs")
-    add("--utilisation", type=float, metavar="U", help="share of the time at work, 0 to 1 (1)")
-    add("--pue", type=float, metavar="P", help="power usage effectiveness of the building, from 1")
-    add("--region", metavar="R", help="where: FR, US-CA, aws:eu-west-3, …")
+    add("--hours", type=float, metavar="H", help="duration in hours")
+    add("--utilisation", type=float, metavar="U", help="share of the time at work, from 0 to 1 (1)")
+    add(
+        "--pue",
+        type=float,
+        metavar="P",
+        help="power usage effectiveness of the data centre (1, or that of the region)",
+    )
+    add("--region", metavar="R", help="where it runs: FR, US-CA, aws:eu-west-3")
     add("--year", type=int, metavar="Y", help="the grid of an earlier year, from 2000")
-    add("--intensity", type=float, metavar="G", help="g CO2e per kWh, instead of --region")
+    add(
+        "--intensity",
+        type=float,
+        metavar="G",
+        help="carbon intensity in g CO2e/kWh, instead of --region",
+    )
     add("--json", action="store_true", help="print the figures as JSON")
-    add("--verbose", action="store_true", help="name the source of the comparison in full")
+    add("--verbose", action="store_true", help="add sources")
 
 
 def run(args: Namespace) -> int:
@@ -109,11 +131,11 @@ def rows(found: Estimate, *, verbose: bool = False) -> list[tuple[str, str]]:
     if comparison is not None:
         table.append(("about", comparison.sourced if verbose else comparison.text))
     if found.water_l is not None:
-        table.append(("water", f"{found.water_l:.3g} litres, where the power is made and used"))
+        table.append(("water", f"{found.water_l:.3g} litres, at power stations and on site"))
     if found.embodied_g is not None:
         made_g = (found.embodied_g, found.embodied_low_g, found.embodied_high_g)
         made = _with_interval(*made_g, format_grams, " CO2e")
-        table.append(("embodied", f"{made} {_MADE}"))
+        table.append(("embodied", f"{made}, {_MADE}"))
     if found.abiotic_kg_sb is not None:
         kg_sb = (found.abiotic_kg_sb, found.abiotic_low_kg_sb, found.abiotic_high_kg_sb)
         table.append(("metals", f"{format_antimony(*kg_sb, gap='  ')}: {AS_ANTIMONY}"))
@@ -122,7 +144,7 @@ def rows(found: Estimate, *, verbose: bool = False) -> list[tuple[str, str]]:
         ("power", f"{power} for {found.hours:g} h; PUE {found.pue:g} ({found.pue_source})")
     )
     table += [("how", sentence) for sentence in found.how]
-    return [*table, ("grid", _grid(found))]
+    return [*table, ("grid", _grid(found, verbose=verbose))]
 
 
 def _with_interval(
@@ -133,9 +155,10 @@ def _with_interval(
     return format_with_interval(best, low, high, form, of=of, gap="  ")
 
 
-def _grid(found: Estimate) -> str:
-    text = f"{found.intensity_g_per_kwh:g} g CO2e/kWh"
+def _grid(found: Estimate, *, verbose: bool) -> str:
+    text = f"{found.intensity_g_per_kwh:.4g} g CO2e/kWh"
     if found.region is None:
         return f"{text}, as given"
     year = f" in {found.intensity_year}" if found.intensity_year else ""
-    return f"{found.region}, {text}{year} ({found.intensity_source})"
+    source = f" ({found.intensity_source})" if verbose else ""
+    return f"{found.region}, {text}{year}{source}"

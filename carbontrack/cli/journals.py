@@ -36,11 +36,16 @@ class UnreadableJournals:
             print(f"carbontrack: {visible(text)}", file=sys.stderr)
         for path, error in self.found[:1]:
             print(
-                f"carbontrack: {len(self.found)} journals could not be looked into, and what they "
-                f"keep still waits; the first: {visible(f'{path}: {error.strerror or error}')}",
+                f"carbontrack: {_count(len(self.found), 'journal')} could not be read, and the "
+                f"records in {'it' if len(self.found) == 1 else 'them'} are still waiting; the "
+                f"first: {visible(f'{path}: {error.strerror or error}')}",
                 file=sys.stderr,
             )
         return bool(self.found or self.set_aside.count)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def print_result(

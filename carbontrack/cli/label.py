@@ -87,7 +87,7 @@ def _of_one_name(frame: pd.DataFrame, args: Namespace) -> pd.DataFrame:
     if args.only is not None:
         found: pd.DataFrame = frame[frame["name"] == args.only]
         if len(found) == 0:  # they may be nested in records of another name
-            found = load(args.files, extra=("labels",), only=args.only).frame
+            found = load(args.files, extra=("labels",), named=args.only).frame
         if len(found) == 0:
             raise ConfigError(
                 f"no records named {args.only!r} in {', '.join(args.files)}; the names are "

@@ -13,7 +13,13 @@ from carbontrack.cli.terminal import Terminal
 from carbontrack.record import Record
 from carbontrack.system.clock import Clock
 from carbontrack.tracking.timeline import PowerRow
-from carbontrack.units import JOULES_PER_KWH, format_grams, format_seconds, format_watts
+from carbontrack.units import (
+    JOULES_PER_KWH,
+    format_grams,
+    format_interval,
+    format_seconds,
+    format_watts,
+)
 
 _SAVE, _RESTORE = "\x1b7", "\x1b8"
 _ROOM_BELOW = "\x1bD\x1b[A"
@@ -146,10 +152,9 @@ def sparkline(rows: Sequence[PowerRow]) -> str:
         return "unknown"
     highest_w = max(known)
     if len(watts) == 1 or highest_w <= 0.0:
-        return f"{format_watts(highest_w)} all the time"
+        return f"{format_watts(highest_w)} throughout"
     bars = "".join(_GAP if w is None else _bar(w / highest_w) for w in watts)
-    low, high = format_watts(min(known)), format_watts(highest_w)
-    return f"{bars}  {low} to {high}"
+    return f"{bars}  {format_interval(min(known), highest_w, format_watts)}"
 
 
 def _shortened(text: str, width: int) -> str:

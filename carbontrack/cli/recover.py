@@ -15,7 +15,17 @@ from carbontrack.sinks.journal.recovery import Recovered, opener, recover
 from carbontrack.sinks.jsonl import json_line, record_object
 from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds
 
-_NOTHING = ("no run was left behind", "no run could be recovered")
+_ABOUT = """\
+Write the records of runs that were killed, up to their last checkpoint, and
+finished records that could not be written yet, to the outputs that they were
+meant for. Running processes are left alone.
+Exit code 0: everything is written; 1: something is left in the journal."""
+_NOTHING = ("there is nothing to recover", "no run could be recovered")
+_MAY_BE_LOST = (
+    "What a killed process used after the time shown is lost:",
+    "  open blocks: about checkpoint_s at most (10 s by default)",
+    "  short calls: about interval_s at most (1 s by default)",
+)
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -24,17 +34,14 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "recover",
         run,
-        description="Write what killed runs had used up to their last checkpoint, to their "
-        "outputs, and the finished records that could not be written there: those of a default "
-        "output in a directory that is read-only or gone, for example, which --output saves. "
-        "Processes that still run are left alone. "
-        "Exit code 0: all is written; 1: something could not be, and stays in the journal.",
+        description=_ABOUT,
         epilog="Example: carbontrack recover --output recovered.csv",
+        keep_lines=True,
     )
     parser.add_argument(
-        "--output", metavar="FILE", help="where records go whose own output cannot be written"
+        "--output", metavar="FILE", help="write here what cannot be written to its own output"
     )
-    parser.add_argument("--json", action="store_true", help="print what was recovered as JSON")
+    parser.add_argument("--json", action="store_true", help="print the recovered records as JSON")
 
 
 def run(args: Namespace) -> int:
@@ -48,9 +55,10 @@ def run(args: Namespace) -> int:
         on_unreadable=unreadable,
         on_set_aside=unreadable.set_aside,
     )
+    is_partial = any(recovered.record.status == "recovered" for recovered in found)
     return print_result(
         list(map(_as_json, found)) if args.json else None,
-        map(_line, found),
+        [*map(_line, found), *(_MAY_BE_LOST if is_partial else ())],
         unreadable,
         nothing=_NOTHING,
         is_complete=not any(recovered.trouble for recovered in found),
@@ -87,9 +95,9 @@ def _line(recovered: Recovered) -> str:
     if recovered.trouble:
         result = f"not written: {recovered.trouble}"
     elif output is None:
-        result = "it had no output"
+        result = "not written, as it had no output"
     elif recovered.output is not None and is_url(recovered.output):
-        result = f"waits for {output}; send it with: carbontrack sync"
+        result = f"waiting for {output}; to send it: carbontrack sync"
     else:
         result = f"written to {output}"
     return f"{record.name} ({used}, until {record.ended_at}): {result}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,23 @@ from carbontrack.grid.history import checked_year
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.report.nesting import one_per_id, shares_of
 from carbontrack.report.read import iter_records
-from carbontrack.text import visible
+from carbontrack.text import cut_to, padded, visible, width_of
 from carbontrack.units import format_grams, format_interval
 
+_ABOUT = "Show the carbon intensity of places, or where the same work would emit less."
 _EPILOG = """\
 examples:
-  carbontrack regions france            what the tables know of a place
-  carbontrack regions aws               all regions of a provider
+  carbontrack regions france                  all that is known of a place
+  carbontrack regions FR DE us-east1          several places
+  carbontrack regions aws                     all regions of a provider
   carbontrack regions gcp --energy-kwh 120 --here us-east1
   carbontrack regions --compare emissions.csv
 """
-_VERDICTS = {"here": "here", "less": "less", "more": "more", "unclear": "intervals overlap"} | {
-    "other method": "counted otherwise"
+_FOOTNOTES = {
+    "unclear": "unclear: the intervals of the two grids overlap, so either may emit less.",
+    "other method": "other method: the two intensities are not computed in the same way.",
 }
+"""For each result of a comparison that needs a word."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -41,17 +45,17 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "regions",
         run,
-        description="Carbon intensity of places, and where the same work would emit less.",
+        description=_ABOUT,
         epilog=_EPILOG,
         keep_lines=True,
     )
     add = parser.add_argument
-    add("query", nargs="?", default="", metavar="QUERY", help="a code, a name, or a provider")
-    add("--energy-kwh", type=float, metavar="X", help="rank the places by what X kWh would emit")
+    add("queries", nargs="*", metavar="PLACE", help="a code, a name or a cloud provider")
+    add("--energy-kwh", type=float, metavar="X", help="rank places by what X kWh would emit there")
     add("--compare", metavar="FILE", help="the same for the energy of the records in a file")
-    add("--here", metavar="R", help="compare with this region, not with that of this machine")
-    add("--year", type=int, metavar="Y", help="figures of an earlier year, from 2000")
-    add("--top", type=int, default=15, metavar="N", help="show the first N places (15); 0: all")
+    add("--here", metavar="R", help="compare with this region; default: that of this machine")
+    add("--year", type=int, metavar="Y", help="the grids of an earlier year, from 2000")
+    add("--top", type=int, default=15, metavar="N", help="show the first N places (15); 0 for all")
     add("--json", action="store_true", help="print the figures as JSON")
 
 
@@ -71,26 +75,40 @@ def run(args: Namespace) -> int:
 
 
 def _list(args: Namespace) -> int:
-    found = [code for code in matching(args.query) if _has_figure(code)]
-    if not found:
-        try:
-            found = [names.normalise(args.query)]
-            tables.lookup(found[0])
-        except NoIntensity as error:
-            raise ConfigError(str(error)) from error
+    found = _with_figures(args.queries)
     terminal = Terminal(sys.stdout)
     if args.json:
         print(terminal.json([facts(code, args.year) for code in found], indent=2))
-    elif len(found) == 1:
+        return 0
+    if len(found) == 1:
         terminal.say(terminal.table(about(found[0], args.year)) + "\n")
-    else:
-        shown = found if args.query or not args.top else found[: args.top]
-        for code in shown:
-            terminal.say(_line(tables.lookup(code, year=args.year)) + "\n")
-        if len(shown) < len(found):
-            rest = f"{len(found) - len(shown)} more; name a place, or give --top 0 for all"
-            Terminal(sys.stderr).say(rest + "\n")
+        return 0
+    shown = found if args.queries or args.top <= 0 else found[: args.top]
+    rows = [_cells(tables.lookup(code, year=args.year)) for code in shown]
+    _print_table(terminal, ("region", "g CO2e/kWh", "interval", "year", "place"), rows)
+    if len(shown) < len(found):
+        rest = f"{len(found) - len(shown)} more; name a place, or give --top 0 for all"
+        Terminal(sys.stderr).say(rest + "\n")
     return 0
+
+
+def _with_figures(queries: Sequence[str]) -> list[str]:
+    """The codes that match any of the queries, each once, that have an intensity.
+
+    Raises:
+        ConfigError: nothing matches a query, or the place that matches has no figure.
+    """
+    found: dict[str, None] = {}
+    for query in queries or ("",):
+        codes = [code for code in matching(query) if _has_figure(code)]
+        if not codes:
+            codes = [names.normalise(query)]
+            try:
+                tables.lookup(codes[0])
+            except NoIntensity as error:
+                raise ConfigError(str(error)) from error
+        found |= dict.fromkeys(codes)
+    return list(found)
 
 
 def matching(query: str) -> list[str]:
@@ -129,10 +147,10 @@ def facts(code: str, year: int | None = None) -> dict[str, Any]:
 def about(code: str, year: int | None = None) -> list[tuple[str, str]]:
     """The data of the tables on a region, as labels and texts; for a year, the grid of then."""
     grid = tables.lookup(code, year=year)
-    ends = format_interval(grid.low_g_per_kwh, grid.high_g_per_kwh, "g")
+    ends = format_interval(grid.low_g_per_kwh, grid.high_g_per_kwh, ".3g")
     lines = [
         ("region", f"{code}  {names.name_of(code)}"),
-        ("intensity", f"{grid.g_per_kwh:g} g CO2e/kWh  ({ends})"),
+        ("intensity", f"{grid.g_per_kwh:.3g} g CO2e/kWh  ({ends})"),
         ("year", str(grid.year)),
         ("method", grid.method.replace("_", " ")),
         ("source", grid.source),
@@ -145,15 +163,15 @@ def about(code: str, year: int | None = None) -> list[tuple[str, str]]:
             other = tables.lookup(code, method=method, year=year)
         except NoIntensity:
             continue
-        lines.append((method, f"{other.g_per_kwh:g} g CO2e/kWh in {other.year}; {other.source}"))
+        lines.append((method, f"{other.g_per_kwh:.3g} g CO2e/kWh in {other.year}; {other.source}"))
     if (site := tables.site(code)) is not None:
         lines.append(("PUE", f"{site.pue:g} in {site.pue_year}, {_words(site.pue_basis)}"))
         if site.wue_l_per_kwh is not None:
             wue = f"{site.wue_l_per_kwh:g} L/kWh in {site.wue_year}, {_words(site.wue_basis)}"
             lines.append(("WUE", wue))
     if (water := tables.grid_water(code)) is not None:
-        evaporated = f"{water.with_reservoirs_l_per_kwh:g} with what reservoirs evaporate"
-        lines.append(("water", f"{water.l_per_kwh:g} L/kWh at the plants, {evaporated}"))
+        evaporated = f"{water.with_reservoirs_l_per_kwh:.3g} with evaporation from reservoirs"
+        lines.append(("water", f"{water.l_per_kwh:.3g} L/kWh at power stations, {evaporated}"))
     return lines
 
 
@@ -161,23 +179,47 @@ def _words(text: str | None) -> str:
     return (text or "unknown").replace("_", " ")
 
 
-def _line(grid: GridIntensity) -> str:
-    interval = f"{grid.low_g_per_kwh:>6.0f} to {grid.high_g_per_kwh:<5.0f}"
-    figure = f"{grid.g_per_kwh:>7.1f} g/kWh  {interval} {grid.year}"
-    return f"{grid.zone:<28} {figure}  {names.name_of(grid.zone)}"
+def _cells(grid: GridIntensity) -> tuple[str, ...]:
+    ends = f"{grid.low_g_per_kwh:.0f} to {grid.high_g_per_kwh:.0f}"
+    year = str(grid.year or "")
+    return grid.zone, f"{grid.g_per_kwh:.1f}", ends, year, names.name_of(grid.zone)
+
+
+def _print_table(
+    terminal: Terminal,
+    heads: tuple[str, ...],
+    rows: Sequence[tuple[str, ...]],
+    *,
+    bold: Callable[[tuple[str, ...]], bool] = lambda _: False,
+) -> None:
+    """Print columns of text: the first and the last to the left, those between to the right.
+
+    On a terminal the last column is cut to the width.
+    """
+    widths = [max(map(width_of, column)) for column in zip(heads, *rows, strict=True)]
+    room = terminal.size[0] - sum(width + 2 for width in widths[:-1])
+    for row in (heads, *rows):
+        first, *between, last = row
+        cells = [padded(first, widths[0]), *map(str.rjust, between, widths[1:-1])]
+        if terminal.is_terminal:
+            last = cut_to(last, max(8, room), terminal.fit("…"))
+        line = "  ".join([*cells, last]).rstrip()
+        line = terminal.dim(line) if row is heads else terminal.bold(line) if bold(row) else line
+        terminal.say(line + "\n")
 
 
 def _rank(args: Namespace, energy_kwh: float, here_text: str | None) -> int:
     settings = load_settings({"region": here_text}, writes=False)
     here_region = find_region(settings, current_environment())
     here = _in_year(region.intensity_for(here_region).intensity, args.year)
-    query = args.query or (here_region.cloud_provider or "")
-    codes = [code for code in matching(query) if _is_place(code) and _has_figure(code)]
+    queries = args.queries or [here_region.cloud_provider or ""]
+    matches = dict.fromkeys(code for query in queries for code in matching(query))
+    codes = [code for code in matches if _is_place(code) and _has_figure(code)]
     if not codes:
-        hint = "`carbontrack regions --top 0` lists all"
-        raise UnknownRegion(f"no place of the tables matches {args.query!r}; {hint}")
+        asked = " or ".join(map(repr, args.queries))
+        raise UnknownRegion(f"no place matches {asked}; to list all: carbontrack regions --top 0")
     grids = [tables.lookup(code, year=args.year) for code in codes]
-    if not args.query:
+    if not args.queries:
         grids = [grid for grid in grids if same_method(here, grid)]
     places = compare(energy_kwh, here, grids)
     shown = _with_here(places, args.top)
@@ -185,13 +227,20 @@ def _rank(args: Namespace, energy_kwh: float, here_text: str | None) -> int:
     if args.json:
         print(terminal.json(_ranking(energy_kwh, here, shown), indent=2))
         return 0
-    how = {"unknown": ", for nothing tells where this machine is"}.get(here_region.basis, "")
-    terminal.say(f"{energy_kwh:g} kWh, compared with {visible(here.zone)}{how}:\n")
-    for place in shown:
-        line = _ranked(place)
-        terminal.say((terminal.bold(line) if place.verdict == "here" else line) + "\n")
-    terminal.say("Intervals are those of the grids; where two overlap, neither is known to win.\n")
+    why = ", because no region is set or detected" if here_region.basis == "unknown" else ""
+    terminal.say(f"{energy_kwh:g} kWh, compared with {visible(here.zone)}{why}\n\n")
+    _print_ranking(terminal, shown)
     return 0
+
+
+def _print_ranking(terminal: Terminal, shown: Sequence[Place]) -> None:
+    heads = ("region", "emissions", "interval", "compared", "", "place")
+    rows = [_ranked(place) for place in shown]
+    here = [row for row, place in zip(rows, shown, strict=True) if place.verdict == "here"]
+    _print_table(terminal, heads, rows, bold=here.__contains__)
+    verdicts = {place.verdict for place in shown}
+    said = [text for verdict, text in _FOOTNOTES.items() if verdict in verdicts]
+    terminal.say("".join(f"\n{line}" for line in said) + "\n" * bool(said))
 
 
 def _in_year(grid: GridIntensity, year: int | None) -> GridIntensity:
@@ -222,13 +271,30 @@ def _with_here(places: list[Place], top: int) -> list[Place]:
     return places[:top] + [place for place in places[top:] if place.verdict == "here"]
 
 
-def _ranked(place: Place) -> str:
-    grams = f"{format_grams(place.emissions_g):>9}"
-    low, high = format_grams(place.emissions_low_g), format_grams(place.emissions_high_g)
-    factor = "" if place.factor is None else f"{place.factor:>6.2f} x"
-    name = names.name_of(place.zone)
-    interval = f"({low} to {high})"
-    return f"{place.zone:<26} {grams}  {interval:<22} {factor}  {_VERDICTS[place.verdict]}  {name}"
+def _ranked(place: Place) -> tuple[str, ...]:
+    low_g, grams, high_g = place.emissions_low_g, place.emissions_g, place.emissions_high_g
+    return (
+        place.zone,
+        format_grams(grams, like=high_g),
+        format_interval(low_g, high_g, format_grams, like=grams, unit=False),
+        "here" if place.verdict == "here" else compared_text(place.factor),
+        place.verdict if place.verdict in _FOOTNOTES else "",
+        names.name_of(place.zone),
+    )
+
+
+def compared_text(factor: float | None) -> str:
+    """How many times something is of something else: "95% less", "20% more", "12 x"."""
+    if factor is None:
+        return ""
+    if factor >= 9.95:
+        return f"{factor:.0f} x"
+    change = round(abs(factor - 1.0) * 100.0)
+    if change == 0:
+        return "the same"
+    if change == 100 and factor < 1.0:
+        return ">99% less"
+    return f"{change}% {'less' if factor < 1.0 else 'more'}"
 
 
 def _ranking(energy_kwh: float, here: GridIntensity, places: Iterable[Place]) -> dict[str, Any]:
@@ -261,7 +327,7 @@ def _energy_of(path: Path) -> tuple[float, str | None]:
     main = max(by_region, key=lambda zone: by_region[zone])
     if len(by_region) > 1:
         others = ", ".join(str(zone) for zone in by_region if zone != main)
-        note = f"the records come from several regions; compared with {main}, not {others}"
+        note = f"the records are of several regions; compared with {main}, not {others}"
         Terminal(sys.stderr).say(visible(note) + "\n")
     return sum(by_region.values()), None if main == "custom" else main
 

@@ -35,6 +35,19 @@ from carbontrack.system.log import RateLimitedLog
 from carbontrack.system.urls import origin_of, shown
 from carbontrack.text import visible
 
+_ABOUT = """\
+Send the records of all processes of this host to one server, in batches over
+one connection: those that finished programs have left in their journals and,
+with --listen, those that programs post to http://127.0.0.1:8788/v1/records.
+A posted record is acknowledged once it is on disk. Runs until SIGTERM or
+Ctrl-C. The token for the server is the setting http_token.
+Exit code 0: nothing is waiting any more; 1: something is, or a journal cannot
+be read."""
+_EPILOG = """\
+example:
+  CARBONTRACK_HTTP_TOKEN=TOKEN carbontrack relay \\
+    --to https://carbon.example/v1/records --listen
+"""
 DEFAULT_LISTEN = "127.0.0.1:8788"
 """Where a relay listens, unless it is told otherwise."""
 _LOOPBACK = {"127.0.0.1": "127.0.0.1", "localhost": "127.0.0.1", "::1": "::1"}
@@ -48,36 +61,34 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "relay",
         run,
-        description="Send the records of this host's processes to one server, in batches over one "
-        "connection: what ended processes have left in their journals and, with --listen, what "
-        "processes post to http://127.0.0.1:8788/v1/records, which is answered once it is on disk. "
-        "Runs until SIGTERM or Ctrl+C. The setting http_token is sent to the server. "
-        "Exit code 0: nothing waits any more; 1: something does, or a journal cannot be opened.",
-        epilog="Example: CARBONTRACK_HTTP_TOKEN=… carbontrack relay "
-        "--to https://carbon.example/v1/records --listen",
+        description=_ABOUT,
+        epilog=_EPILOG,
+        usage="carbontrack relay --to URL [--listen [HOST:PORT]] [options]",
+        keep_lines=True,
     )
     _add_places(parser.add_argument)
     _add_limits(parser.add_argument)
 
 
 def _add_places(add: Callable[..., object]) -> None:
-    add("--to", metavar="URL", required=True, help="the server's address")
+    add("--to", metavar="URL", required=True, help="address of the server")
     add(
         "--listen",
         nargs="?",
         const=DEFAULT_LISTEN,
         type=_listen_address,
         metavar="HOST:PORT",
-        help=f"take records here, from processes of this machine; alone: {DEFAULT_LISTEN}",
+        help=f"accept records from programs of this machine ({DEFAULT_LISTEN})",
     )
-    add("--once", action="store_true", help="send what ended processes have left, and end")
+    add("--once", action="store_true", help="send what finished programs have left, then exit")
     add(
         "--state-dir",
         action="append",
         default=[],
-        metavar="FOLDER",
-        help="also send from this state directory, or from those that a pattern such as "
-        "'/home/*/.local/state/carbontrack' matches; as root also of other users; may be repeated",
+        metavar="DIRECTORY",
+        help="also send from this state directory, or from all that match a pattern such as "
+        "'/home/*/.local/state/carbontrack' (of other users: only as root); may be given several "
+        "times",
     )
     add(
         "--for",
@@ -85,7 +96,7 @@ def _add_places(add: Callable[..., object]) -> None:
         default=[],
         dest="also_for",
         metavar="URL",
-        help="also send what waits for this address to the server; may be repeated",
+        help="also send records that are waiting for this address; may be given several times",
     )
 
 
@@ -93,30 +104,30 @@ def _add_limits(add: Callable[..., object]) -> None:
     add(
         "--token-file",
         metavar="FILE",
-        help="accept requests with one of the tokens in FILE, one a line, and no others; otherwise "
-        "processes of this user and of root are accepted",
+        help="accept only requests with one of the tokens in FILE, one a line (default: programs "
+        "of this user and of root, without a token)",
     )
-    add("--any-user", action="store_true", help="accept processes of all users of this machine")
+    add("--any-user", action="store_true", help="accept programs of all users of this machine")
     add(
         "--space-mib",
         type=_count,
         default=256,
         metavar="N",
-        help="the most that accepted records take on disk (%(default)s); senders keep the rest",
+        help="disk space for accepted records (%(default)s); if it is full, senders keep theirs",
     )
     add(
         "--batch",
         type=_count,
         default=MOST_RECORDS,
         metavar="N",
-        help="the most records in one request (%(default)s)",
+        help="records in one request, at most (%(default)s)",
     )
     add(
         "--finish-s",
         type=_seconds,
         default=10.0,
         metavar="S",
-        help="how long SIGTERM lets it go on sending (%(default)g)",
+        help="seconds to go on sending after SIGTERM (%(default)g)",
     )
     add("--json", action="store_true", help="print each event as a line of JSON")
 
@@ -220,7 +231,9 @@ class _Unreadable:
     def __call__(self, path: Path, error: OSError) -> None:
         self.count += 1
         reason = error.strerror or str(error)
-        self._warnings.warn(str(path), f"{path} cannot be read: {reason}; what it keeps waits")
+        self._warnings.warn(
+            str(path), f"{path} cannot be read: {reason}; its records are still waiting"
+        )
 
 
 class _Events:
@@ -234,7 +247,7 @@ class _Events:
 
     def started(self, url: str, endpoint: str | None, folders: Sequence[Path]) -> None:
         """The relay has started, and listens."""
-        where = "" if endpoint is None else f", takes records at {endpoint}"
+        where = "" if endpoint is None else f", listens on {endpoint}"
         text = f"sends to {shown(url)}{where}; journals: {', '.join(map(str, folders))}"
         places = {"to": shown(url), "listen": endpoint, "folders": list(map(str, folders))}
         self._say("started", text, places)
@@ -268,7 +281,7 @@ def _line(counts: RelayCounts) -> str:
         parts.append(f"{counts.refused} refused and set aside")
     if counts.waiting:
         why = f" ({counts.trouble})" if counts.trouble else ""
-        parts.append(f"{counts.waiting} wait{why}")
+        parts.append(f"{counts.waiting} waiting{why}")
     return ", ".join(parts)
 
 

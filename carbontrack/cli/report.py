@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
@@ -21,14 +22,17 @@ from carbontrack.impact.equivalents import compare
 from carbontrack.report.bibtex import as_bibtex
 from carbontrack.report.documents import as_boamps, as_model_card, as_sci
 from carbontrack.report.facts import COLUMNS, Asked, Facts, facts_of
+from carbontrack.report.foreign import codecarbon_note, no_records_reason
 from carbontrack.report.frame import HOW, Loaded, Summed, load
 from carbontrack.report.latex import as_latex, as_latex_statement
 from carbontrack.report.method import check_embodied_g
 from carbontrack.report.scale.choice import are_distinct, chosen
+from carbontrack.report.selection import EVERY_RUN, Selection, since_of
 from carbontrack.report.sources import Progress, files_of, sources_of, told_source
 from carbontrack.report.statement import as_statement
 from carbontrack.report.tables import FORMATS, Summary
 from carbontrack.report.totals import RecordSums, Total
+from carbontrack.system.clock import SystemClock
 from carbontrack.system.files import replace_file
 from carbontrack.text import visible
 from carbontrack.units import joules_from
@@ -45,6 +49,16 @@ DOCUMENTS: dict[str, Callable[[Facts, Asked], str]] = {
 """The writers of documents for papers, model cards and reports to others."""
 _WITH_EMBODIED = ("latex", "statement", "statement-latex", "bibtex", "sci")
 """The documents that take embodied emissions of the user's."""
+_ABOUT = """\
+Add up records: energy, emissions and their intervals. Nothing is counted twice:
+rows that are nested in another row are left out, and runs of scope machine that
+overlap on a host count once. Intervals are combined, not added."""
+_EPILOG = """\
+examples:
+  carbontrack report --last
+  carbontrack report --since 7d --by day
+  carbontrack report runs/ --by label:model --html report.html
+"""
 _SLOW_S = 1.0
 """Reading shows its progress when it takes longer than this."""
 _ZONES = (
@@ -74,30 +88,67 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "report",
         run,
-        description="Add up records. Rows that their parent holds are left out of sums, rows of "
-        "scope machine that overlap on a host count once, and intervals are combined, not added.",
-        epilog="Example: carbontrack report runs/ --by label:model --html report.html",
+        description=_ABOUT,
+        epilog=_EPILOG,
+        usage="carbontrack report [FILE ...] [options]",
+        keep_lines=True,
     )
     add = parser.add_argument
-    files = "files of CSV, JSON lines, SQLite or Parquet, directories, postgresql://…"
+    files = "CSV, JSON lines, SQLite or Parquet files, directories of them, or postgresql://… "
+    files += "(default: what a run in this directory writes)"
     add("files", nargs="*", metavar="FILE", help=files)
-    add("--by", metavar="WAY", help="name, region, day, host, job or label:KEY (name)")
-    add("--format", choices=[*FORMATS, *DOCUMENTS], help="how to print it (table)")
+    add("--last", nargs="?", const="1", metavar="N", help="only the last run, or the last N")
+    add("--since", metavar="WHEN", help="only runs that started since a date, "
+        "a time, an age such as 2h or 7d, or today")  # fmt: skip
+    add(
+        "--by",
+        metavar="WAY",
+        help="group by name (the default), region, day, host, job or label:KEY",
+    )
+    forms = f"{', '.join(FORMATS)}; for papers and model cards: {', '.join(DOCUMENTS)}"
+    add("--format", choices=[*FORMATS, *DOCUMENTS], metavar="FORMAT", help=forms)
     add("--json", action="store_true", help="the same as --format json")
-    add("--html", metavar="OUT", help="write a page in one file, to open in any browser")
-    add("--units", type=float, metavar="N", help="functional units delivered, for sci (calls)")
-    add("--unit-name", default="inference", metavar="NAME", help="what a unit is (inference)")
-    add("--verbose", action="store_true", help="say how the records are read, and why")
-    embodied = "embodied emissions of these runs in grams CO2e (M), for records that hold none"
-    add("--embodied-g", type=float, metavar="G", help=embodied)
-    add("--about", metavar="FILE", help="JSON with what no record holds, for modelcard and boamps")
+    add("--html", metavar="OUT", help="write a page, in one file that any browser opens")
+    _add_details(add)
+
+
+def _add_details(add: Callable[..., object]) -> None:
+    add(
+        "--units",
+        type=float,
+        metavar="N",
+        help="for sci: number of functional units (the calls of the records)",
+    )
+    add(
+        "--unit-name",
+        default="inference",
+        metavar="NAME",
+        help="for sci: name of a unit (inference)",
+    )
+    add(
+        "--embodied-g",
+        type=float,
+        metavar="G",
+        help="embodied emissions of these runs (M) in g CO2e, for records that have none",
+    )
+    add(
+        "--verbose",
+        action="store_true",
+        help="tell whether pandas or DuckDB reads the records, and why",
+    )
+    add(
+        "--about",
+        metavar="FILE",
+        help="for modelcard and boamps: JSON with what records do not have",
+    )
 
 
 def run(args: Namespace) -> int:
     """Print the table or the document, or write the page."""
     by = args.by or "name"
     form = "json" if args.json else args.format or "table"
-    sources = args.files or _own_outputs()
+    only, files = _only(args)
+    sources = files or _own_outputs()
     page = None if args.html is None else _page_path(args.html)
     extra = [*(("labels",) if by.startswith("label:") or page else ()), *(HOW if page else ())]
     document = form if form in DOCUMENTS else None
@@ -112,11 +163,11 @@ def run(args: Namespace) -> int:
     frame: Any = None
     with _progress() as progress:
         if choice.with_duckdb:
-            summary = _summary(_summed(sources, by, progress), by, named)
+            summary = _summary(_summed(sources, by, progress, only), by, named, only)
         else:
-            loaded = load(sources, extra=extra, progress=progress, with_jobs=by == "job")
+            loaded = load(sources, extra=extra, progress=progress, with_jobs=by == "job", only=only)
             frame = loaded.frame
-            summary = _summary(_counted(loaded, by), by, named)
+            summary = _summary(_counted(loaded, by), by, named, only)
     if page is not None:
         write_page(page, summary, frame, files_of(sources))
         print(f"carbontrack: wrote {visible(str(page))}", file=sys.stderr)
@@ -124,6 +175,8 @@ def run(args: Namespace) -> int:
         facts = None if document is None else facts_of(summary, frame)
         text = FORMATS[form](summary) if facts is None else DOCUMENTS[form](facts, asked)
         Terminal(sys.stdout).say(_on_screen(text) if form == "csv" else text)
+    if (note := codecarbon_note(files_of(sources))) is not None:
+        print(f"carbontrack: {visible(note)}", file=sys.stderr)
     return 0
 
 
@@ -171,11 +224,27 @@ def _asked(args: Namespace, form: str) -> Asked:
     return Asked(args.units, args.unit_name, about, args.embodied_g)
 
 
-def _summed(sources: Sequence[str], by: str, progress: Progress | None) -> Summed:
+def _only(args: Namespace) -> tuple[Selection, list[str]]:
+    """The runs that are asked for, and the files; `--last FILE` is the last run of FILE."""
+    files = list(args.files)
+    since = None if args.since is None else since_of(args.since, SystemClock.now_utc())
+    last = args.last
+    if isinstance(last, str):
+        if not re.fullmatch(r"[+-]?\d+", last):
+            files.insert(0, last)
+            last = "1"
+        if int(last) < 1:
+            raise ConfigError(f"--last {last}: write how many of the last runs, from 1")
+        last = int(last)
+    return (EVERY_RUN if since is None and last is None else Selection(since, last)), files
+
+
+def _summed(sources: Sequence[str], by: str, progress: Progress | None, only: Selection) -> Summed:
     from carbontrack.report.scale.sums import summed  # most read small files
 
     found = sources_of(sources)
-    return summed(found, by, progress=progress, distinct=are_distinct(sources, found))
+    distinct = are_distinct(sources, found)
+    return summed(found, by, progress=progress, distinct=distinct, only=only)
 
 
 def _counted(loaded: Loaded, by: str) -> Summed:
@@ -186,10 +255,13 @@ def _counted(loaded: Loaded, by: str) -> Summed:
     return Summed(sums, len(loaded.frame), *left_out, loaded.jobs)
 
 
-def _summary(found: Summed, by: str, sources: Sequence[str]) -> Summary:
+def _summary(found: Summed, by: str, sources: Sequence[str], only: Selection) -> Summary:
     if not found.records:
+        if (reason := no_records_reason(map(Path, sources))) is not None:
+            raise ConfigError(f"no records: {reason}")
         why = "" if found.reason is None else f": {found.reason}"
-        raise ConfigError(f"no records in {', '.join(sources)}{why}")
+        since = "" if only.since is None else f" since {only.since.astimezone():%Y-%m-%d %H:%M %z}"
+        raise ConfigError(f"no records{since} in {', '.join(sources)}{why}")
     return Summary(
         by=by,
         total=found.sums.totals()[0],
@@ -202,6 +274,7 @@ def _summary(found: Summed, by: str, sources: Sequence[str]) -> Summary:
         jobs=found.jobs,
         modelled_on=found.sums.modelled_on(),
         uncounted=found.sums.uncounted(),
+        only=only,
     )
 
 
@@ -209,15 +282,21 @@ def _own_outputs() -> list[str]:
     """The files that a run in this directory would write to."""
     outputs = load_settings({}, writes=False).output
     named = [Path(path) for path in outputs if "://" not in path]
-    # a file with other columns, of CodeCarbon for example, is left as it is, and ours is beside it
-    files = [str(file) for path in named for file in (path, *_beside(path)) if file.exists()]
+    files = [str(file) for path in named for file in (path, *_diverted(path)) if file.exists()]
     if not files:
         raise ConfigError("there is no emissions.csv here; name the files to report on")
     return files
 
 
-def _beside(path: Path) -> list[Path]:
-    return sorted(path.parent.glob(f"{escape(path.stem)}.schema-*{escape(path.suffix)}"))
+def _diverted(path: Path) -> list[Path]:
+    """The files next to an output that rows go to where they cannot go to it.
+
+    A file with other columns, such as CodeCarbon's, is left as it is; on a network file system each
+    machine has a file.
+    """
+    stem, suffix = escape(path.stem), escape(path.suffix)
+    return sorted({*path.parent.glob(f"{stem}.schema-*{suffix}"),
+                   *path.parent.glob(f"{stem}.boot-*{suffix}")})  # fmt: skip
 
 
 def _page_path(text: str) -> Path:

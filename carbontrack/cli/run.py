@@ -26,7 +26,7 @@ from carbontrack.sinks.capabilities import FileSink, QueuedSink
 from carbontrack.sinks.factory import is_file
 from carbontrack.system.files import package_path
 from carbontrack.system.interrupts import attempt
-from carbontrack.system.log import silenced
+from carbontrack.system.log import LOSSES, silenced
 from carbontrack.text import visible
 from carbontrack.tracking.budget import Budget, BudgetGuard, Verdict
 from carbontrack.tracking.span import Span
@@ -38,18 +38,22 @@ CODECARBON_HOOK = "compat/codecarbon/hook"
 """The folder with the `sitecustomize` that puts us in CodeCarbon's place."""
 
 _ABOUT = """\
-Measure a command and its children. Its exit code, signals and streams pass through; a summary on
-stderr tells what it used, how that is known and how far it may be off; a record goes to
-emissions.csv, or where --output says."""
+Measure a command and every process that it starts. Its exit code, signals and
+streams pass through. A summary goes to stderr: energy, emissions, how they are
+known, and their uncertainty. The record goes to emissions.csv."""
 _CODES = """\
-exit codes: the command's own; 128+n when signal n ended it; 127 when there is no such command, 126
-when it cannot be executed; 2 for bad usage; 3 when the command's code is 0 and the budget is
-exceeded, or when --on-exceed terminate has ended the command."""
+examples:
+  carbontrack run -- python train.py
+  carbontrack run --region FR --output runs.jsonl -- make test
+  carbontrack run --budget '5 g' --on-exceed terminate -- ./simulate
+
+exit codes: that of the command; 128+n if signal n ended it; 127 if it was not
+found; 126 if it cannot be executed; 2 for wrong options; 3 if the budget is
+exceeded and the command's own code is 0, or if the budget ended the command."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add `run` and its options; under CARBONTRACK_DISABLE they take anything."""
-    checks = not is_disabled()
     parser = new_parser(
         subparsers,
         "run",
@@ -57,34 +61,62 @@ def add_parser(subparsers: Subparsers) -> None:
         description=_ABOUT,
         epilog=_CODES,
         usage="carbontrack run [options] -- COMMAND [ARGUMENT ...]",
+        keep_lines=True,
     )
-    add = parser.add_argument
-    add("--name", help="what the record calls it; the script's or program's name by default")
-    add("--region", help="where the machine is, such as FR, US-CA or aws:eu-west-3")
-    add("--output", metavar="PATH|URL", help="where the record goes; 'none' for nowhere")
-    add("--scope", metavar="process|machine", help="bill the command's share, or all of it")
+    _add_options(parser.add_argument, checks=not is_disabled())
+    parser.add_argument(
+        "command", nargs=REMAINDER, metavar="COMMAND", help="the command and its arguments"
+    )
+
+
+def _add_options(add: Callable[..., object], *, checks: bool) -> None:
+    add("--name", help="name in the record; default: that of the script or program")
+    add("--region", help="where this machine is: FR, US-CA, aws:eu-west-3")
+    add("--output", metavar="PATH|URL", help="file or server for the record; 'none' for no record")
+    add(
+        "--scope",
+        metavar="process|machine",
+        help="count the command's share of the machine's energy (the default), or all of it",
+    )
     add("--budget", metavar="QUANTITY", type=_budget if checks else str,
-        help="a limit, such as '5 g' or '0.4 kWh'")  # fmt: skip
+        help="a limit on emissions or energy: '5 g', '0.4 kWh'")  # fmt: skip
     add("--on-exceed", choices=("warn", "terminate") if checks else None,
-        help="when the budget is exceeded: warn (the default), or end the command")  # fmt: skip
+        help="if the budget is exceeded, warn (the default) or end the command")  # fmt: skip
     add("--grace", metavar="SECONDS", type=_grace if checks else str,
-        help="from SIGTERM to SIGKILL, when the budget ends it; 10 by default")  # fmt: skip
+        help="time from SIGTERM to SIGKILL, if the budget ends the command (10)")  # fmt: skip
     add("--label", metavar="KEY=VALUE", type=_label if checks else str, action="append",
-        default=[], help="a label for the record; may be repeated")  # fmt: skip
-    add("--interval", metavar="SECONDS", help="time between two readings; 1 by default")
-    add("--timeline", action="store_true", default=None, help="keep power over time as well")
+        default=[], help="a label in the record; may be given several times")  # fmt: skip
+    add("--interval", metavar="SECONDS", help="sampling interval (1)")
+    add(
+        "--timeline",
+        action="store_true",
+        default=None,
+        help="also keep power over time, in a file next to the output",
+    )
     add("--as-codecarbon", action="store_true",
-        help="have `import codecarbon` mean carbontrack in the command's Pythons")  # fmt: skip
-    add("--quiet", action="store_true", help="print nothing")
-    add("--verbose", action="store_true", help="name the source of the comparison in full")
-    add("--json", action="store_true", help="print the record as one line of JSON on stderr")
-    add("command", nargs=REMAINDER, metavar="COMMAND", help="the command and its arguments")
+        help="let `import codecarbon` load carbontrack in each Python it starts")  # fmt: skip
+    add(
+        "--quiet",
+        action="store_true",
+        help="print nothing, unless the record is lost or in another file than asked for",
+    )
+    add("--verbose", action="store_true", help="add sources, and how often the interval holds")
+    add(
+        "--json",
+        action="store_true",
+        help="print the record as one line of JSON on stderr, instead of the summary",
+    )
 
 
 def run(args: Namespace) -> int:
     """Run the command and return its exit code, or 3 where it was 0 and the budget is exceeded."""
+    if args.quiet:
+        LOSSES.is_ending = True  # what is lost is said below, and not while all is silent
     with silenced() if args.quiet or args.json else nullcontext():
-        return _run(args)
+        code = _run(args)
+    if args.quiet:
+        LOSSES.say()
+    return code
 
 
 def _checked_command(args: Namespace) -> list[str]:
@@ -206,17 +238,41 @@ def _tell(args: Namespace, measured: Measured, terminal: Terminal) -> int:
         title = terminal.bold(f"carbontrack: {summary.headline(span.record)}")
         lines = terminal.table([*found, *(("note", note) for note in notes)])
         terminal.say(f"\n{title}\n{lines}\n")
+    elif args.quiet and not args.json:
+        for text in filter(None, map(_elsewhere, settings.output, tracker.session.sinks)):
+            terminal.say(f"carbontrack: {visible(text)}\n")
     return OVER_BUDGET if end.code == 0 and verdict and verdict.outcome == "over" else end.code
 
 
 def _place(output: str, sink: Sink) -> str:
     """Where the record was written or sent: another file, if the named one is someone else's."""
-    if not is_file(output):
-        waits = isinstance(sink, QueuedSink) and sink.still_waits
-        return f"{told(output)}{', not delivered yet; carbontrack sync sends it' if waits else ''}"
     waits = isinstance(sink, QueuedSink) and sink.still_waits
-    place = str(Path(output).with_name(sink.path.name)) if isinstance(sink, FileSink) else output
-    return f"{place}{', not written yet; carbontrack recover writes it' if waits else ''}"
+    if not is_file(output):
+        return (
+            f"{told(output)}{', not delivered yet; to send it: carbontrack sync' if waits else ''}"
+        )
+    place = _written_to(output, sink)
+    return f"{place}{', not written yet; to write it: carbontrack recover' if waits else ''}"
+
+
+def _written_to(output: str, sink: Sink) -> str:
+    return str(Path(output).with_name(sink.path.name)) if isinstance(sink, FileSink) else output
+
+
+def _elsewhere(output: str, sink: Sink) -> str | None:
+    """Where the record is if not in the file that was asked for; None where it is there.
+
+    What waits for a server is sent by the next run: that is how records are delivered.
+    """
+    if not is_file(output):
+        return None
+    place = _written_to(output, sink)
+    if isinstance(sink, QueuedSink) and sink.still_waits:
+        return f"the record is not in {place} yet; to write it: carbontrack recover"
+    if place == str(Path(output)):
+        return None
+    why = f": {output} has other columns" if ".schema-" in place else ""
+    return f"the record is in {place}, not in {output}{why}"
 
 
 def _budget_watch(

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from carbontrack.store.base import Project, Store
     from carbontrack.store.tokens import Token, Tokens
 
+_ABOUT = """\
+Receive the records of a team over HTTP, and show the totals of each project.
+Programs send to http://HOST:PORT/v1/records (setting output) with a token
+(setting http_token). Without tokens, only this machine may send."""
+_EPILOG = """\
+examples:
+  carbontrack serve --new-token vision
+  carbontrack serve --store team.db
+"""
 DEFAULT_STORE = "team.db"
 _LIBRARIES = ("starlette", "uvicorn", "msgspec", "prometheus_client", "pandas")
 _NO_LIMIT = "none"
@@ -28,27 +37,37 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "serve",
         run,
-        description="Receive the records of a team's programs over HTTP, and show the totals of "
-        "each project. Programs send to http://HOST:PORT/v1/records (setting output) with a token "
-        "(setting http_token). Without a token only requests from this machine are accepted.",
-        epilog="Example: carbontrack serve --new-token vision && carbontrack serve",
+        description=_ABOUT,
+        epilog=_EPILOG,
+        usage="carbontrack serve [--store STORE] [--host HOST] [--port PORT] [options]",
+        keep_lines=True,
     )
     add = parser.add_argument
-    store = f"a file of SQLite, or postgresql://USER@HOST/DATABASE ({DEFAULT_STORE})"
+    store = f"SQLite file, or postgresql://USER@HOST/DATABASE ({DEFAULT_STORE})"
     add("--store", default=DEFAULT_STORE, metavar="STORE", help=store)
-    add("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
-    add("--port", type=_port, default=8787, help="the port to listen on (8787)")
-    add("--tokens", type=Path, metavar="FILE", help="keep tokens in this file, not in the store")
+    add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    add("--port", type=_port, default=8787, help="port to listen on (8787)")
+    add("--tokens", type=Path, metavar="FILE", help="keep tokens in this file instead of the store")
     tasks = parser.add_argument_group("tokens and projects, instead of serving")
     add = tasks.add_argument
-    add("--new-token", metavar="PROJECT", help="make a token, print it once, and exit")
-    add("--read", action="store_true", help="of --new-token: it may read totals, and not send")
-    add("--revoke", metavar="ID", help="revoke a token, named by its id or its text")
+    add("--new-token", metavar="PROJECT", help="create a token for a project, and print it once")
+    add("--read", action="store_true", help="with --new-token: the token may read totals, not send")
+    add("--revoke", metavar="ID", help="revoke a token, by its id or its text")
     add("--project", metavar="PROJECT", help="set --quota and --retention of a project")
-    add("--quota", type=_quota, metavar="N", help=f"records a minute, or {_NO_LIMIT}")
-    add("--retention", type=_days, metavar="DAYS", help=f"days to keep, or {_NO_LIMIT}")
-    add("--list", action="store_true", help="print projects and tokens, no secret, and exit")
-    add("--json", action="store_true", help="print what is listed or made as JSON")
+    add(
+        "--quota",
+        type=_quota,
+        metavar="N",
+        help=f"with --project: records a minute, or {_NO_LIMIT}",
+    )
+    add(
+        "--retention",
+        type=_days,
+        metavar="DAYS",
+        help=f"with --project: days to keep records, or {_NO_LIMIT}",
+    )
+    add("--list", action="store_true", help="list projects and tokens, without secrets")
+    add("--json", action="store_true", help="print the result as JSON")
 
 
 def run(args: Namespace) -> int:
@@ -113,12 +132,12 @@ def _serve(args: Namespace, store: Store, tokens: Tokens) -> int:
         terminal.say(f"carbontrack: listening on {address}, records in {store.address}\n")
         if is_open:
             terminal.say(
-                "carbontrack: there is no token, so any program on this machine may send and read, "
-                "as project 'default'; carbontrack serve --new-token PROJECT ends that\n"
+                "carbontrack: without tokens, any program on this machine may send and read, as "
+                "project 'default'; to change that: carbontrack serve --new-token PROJECT\n"
             )
 
     serve(store, tokens, listen(args.host, args.port), is_open=is_open, on_start=say)
-    terminal.say("carbontrack: all that was acknowledged is stored\n")
+    terminal.say("carbontrack: stopped; all acknowledged records are stored\n")
     return 0
 
 
@@ -131,17 +150,19 @@ def _new_token(args: Namespace, tokens: Tokens) -> int:
         return 0
     out.say(f"{text}\n")
     Terminal(sys.stderr).say(
-        f"carbontrack: it may {may} project {args.new_token}; keep it now: it cannot be shown "
-        "again, since only a hash of it is stored\n"
+        f"carbontrack: this token may {may} project {args.new_token}; keep it: it cannot be shown "
+        "again, as only its hash is stored\n"
     )
     return 0
 
 
 def _revoke(token: str, tokens: Tokens) -> int:
     if tokens.revoke(token):
-        Terminal(sys.stderr).say("carbontrack: revoked; a server that runs refuses it in seconds\n")
+        Terminal(sys.stderr).say(
+            "carbontrack: revoked; a running server refuses it within seconds\n"
+        )
         return 0
-    raise ConfigError("there is no token with this id; carbontrack serve --list shows all")
+    raise ConfigError("there is no token with this id; to list all: carbontrack serve --list")
 
 
 def _set_project(args: Namespace, store: Store) -> int:
@@ -177,7 +198,7 @@ def _list(store: Store, tokens: Tokens, *, as_json: bool) -> int:
 def _project_line(project: Project) -> str:
     quota, days = project.quota_records_per_min, project.retention_days
     takes = "any number of records" if quota is None else f"{quota:,} records a minute"
-    keeps = "keeps them" if days is None else f"keeps them {days:g} days"
+    keeps = "keeps them forever" if days is None else f"keeps them {days:g} days"
     return f"project {project.name}: takes {takes}, {keeps}"
 
 

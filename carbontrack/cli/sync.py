@@ -17,8 +17,19 @@ from carbontrack.sinks.resend import Resent, resend
 from carbontrack.sinks.sync import Drained, drain
 from carbontrack.system.urls import shown
 
-_NOTHING = ("nothing waits to be sent", "nothing could be sent")
-_NO_LETTERS = ("nothing is set aside", "nothing could be read")
+_ABOUT = """\
+Send the records of finished programs that are waiting for a server. The token
+(setting http_token) is sent only to servers named in the setting output, and to
+--url.
+Exit code 0: nothing is waiting any more; 1: something is, or a journal cannot
+be read."""
+_EPILOG = """\
+examples:
+  carbontrack sync
+  carbontrack sync --url https://carbon.example/records
+"""
+_NOTHING = ("nothing is waiting to be sent", "nothing could be sent")
+_NO_LETTERS = ("no refused records", "nothing could be read")
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -27,19 +38,15 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "sync",
         run,
-        description="Send the records of ended processes that wait in the journal for a server. "
-        "The addresses are those in the journal. The setting http_token is sent to those of them "
-        "on a server that the setting output names, and to --url, and to no other. "
-        "Exit code 0: nothing waits any more; 1: something does, or a journal cannot be opened.",
-        epilog="Example: CARBONTRACK_HTTP_TOKEN=… carbontrack sync "
-        "--url https://carbon.example/records",
+        description=_ABOUT,
+        epilog=_EPILOG,
+        keep_lines=True,
     )
-    parser.add_argument("--url", metavar="URL", help="only what waits for this address")
+    parser.add_argument("--url", metavar="URL", help="only records for this address")
     parser.add_argument(
         "--dead-letters",
         action="store_true",
-        help="send again what servers have refused, such as after a wrong token; what is refused "
-        "again stays set aside",
+        help="send again what servers have refused, for example because of a wrong token",
     )
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
 
@@ -107,7 +114,7 @@ def _resent_line(resent: Resent) -> str:
     if resent.remaining:
         parts.append(f"{resent.remaining} still in {resent.path} ({resent.trouble})")
     if resent.unreadable:
-        parts.append(f"{resent.unreadable} unreadable, which stay in {resent.path}")
+        parts.append(f"{resent.unreadable} unreadable, still in {resent.path}")
     return (
         f"{resent.path.stem if resent.output is None else told(resent.output)}: {', '.join(parts)}"
     )
@@ -119,5 +126,5 @@ def _line(drained: Drained, state_dir: Path) -> str:
         parts.append(f"{drained.refused} refused and set aside in {state_dir / DEAD_LETTER_FOLDER}")
     if drained.remaining:
         why = f" ({drained.trouble})" if drained.trouble else ""
-        parts.append(f"{drained.remaining} still wait{why}")
+        parts.append(f"{drained.remaining} still waiting{why}")
     return f"{shown(drained.url)}: {', '.join(parts)}"

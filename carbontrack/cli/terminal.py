@@ -35,12 +35,17 @@ class Terminal:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Columns and lines; 80 by 24 where they are unknown."""
+        """Columns and lines of the terminal; elsewhere COLUMNS and LINES, else 80 by 24."""
         columns = lines = 0
-        if self.stream is not None:
+        if self.is_terminal and self.stream is not None:
             with suppress(OSError, ValueError):
                 columns, lines = os.get_terminal_size(self.stream.fileno())
-        return columns or 80, lines or 24
+        if not (columns and lines):
+            from shutil import get_terminal_size
+
+            shown = get_terminal_size()
+            columns, lines = columns or shown.columns, lines or shown.lines
+        return columns, lines
 
     def say(self, text: str) -> None:
         """Print a text; a stream that is closed, full or absent is ignored."""

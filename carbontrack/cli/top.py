@@ -29,6 +29,10 @@ from carbontrack.units import (
 )
 
 PERIOD_S = 2.0
+_ABOUT = """\
+Show your runs that are being measured on this host: power, energy and emissions
+so far, as of their last checkpoint. On a terminal it refreshes every two
+seconds until Ctrl-C. Runs without an output (output=none) are not shown."""
 _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 _SCREEN, _BACK = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 _SHORTEST_NAME = 8
@@ -43,14 +47,12 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "top",
         run,
-        description="Show the runs of yours that are open on this host, from the checkpoints in "
-        "their journals: power between the last two, energy and emissions so far. On a terminal "
-        "it looks again every two seconds until Ctrl-C; elsewhere, with --once and with --json it "
-        "looks once. Runs that write to no output keep no journal and are not seen.",
+        description=_ABOUT,
         epilog="Example: carbontrack top --once",
+        keep_lines=True,
     )
-    parser.add_argument("--once", action="store_true", help="look once")
-    parser.add_argument("--json", action="store_true", help="print what is found as JSON, once")
+    parser.add_argument("--once", action="store_true", help="print the table once")
+    parser.add_argument("--json", action="store_true", help="print the runs as JSON, once")
 
 
 def run(args: Namespace, *, clock: Clock | None = None, over: threading.Event | None = None) -> int:
@@ -151,7 +153,7 @@ def _age_s(run: OpenRun, now: datetime) -> float | None:
 def page(runs: Sequence[OpenRun], now: datetime, terminal: Terminal) -> list[str]:
     """The lines to show, at most as wide as the terminal."""
     if not runs:
-        return ["nothing of yours is being measured"]
+        return ["no run of yours is being measured"]
     parents = holders(_until(runs, now))
     roots = [place for place, parent in enumerate(parents) if parent is None]
     sums = _totals(runs, now)

@@ -35,18 +35,22 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "when",
         run,
-        description="The greenest time to start some hours of work, in a forecast or a series.",
+        description="Find the lowest-carbon time for some hours of work, in a forecast.",
         epilog=_EPILOG,
         keep_lines=True,
     )
     add = parser.add_argument
-    add("--hours", type=float, required=True, metavar="H", help="how long the work takes")
-    add("--region", metavar="R", help="where it runs; found out if not given")
-    add("--source", metavar="NAME", help="a live service with a forecast, or several with commas")
-    add("--series", metavar="FILE", help="a CSV file of times and g CO2e/kWh, instead")
-    add("--within", type=float, metavar="H", help="the work must be over H hours from now")
-    add("--from", dest="start", metavar="TIME", help="the earliest start, ISO 8601; default: now")
-    add("--wait", action="store_true", help="wait until then, with a line of progress on stderr")
+    add("--hours", type=float, required=True, metavar="H", help="duration of the work")
+    add("--region", metavar="R", help="where it runs; default: the region of this machine")
+    add(
+        "--source",
+        metavar="NAME",
+        help="a live service with a forecast, or several, separated by commas",
+    )
+    add("--series", metavar="FILE", help="instead: a CSV file of times and g CO2e/kWh")
+    add("--within", type=float, metavar="H", help="the work must be finished within H hours")
+    add("--from", dest="start", metavar="TIME", help="earliest start, in ISO 8601 (now)")
+    add("--wait", action="store_true", help="wait until then, with a countdown on stderr")
     add("--json", action="store_true", help="print the figures as JSON")
 
 
@@ -88,8 +92,8 @@ def _slots(
         return tuple(series.slots), series.source
     if not settings.intensity_source:
         raise ConfigError(
-            "a time can only be chosen in a forecast: give --source ukcarbonintensity, or another "
-            "live service, or --series FILE; a yearly table knows no hours"
+            "a time can only be chosen from a forecast: give --source, such as ukcarbonintensity, "
+            "or --series FILE; the built-in table has yearly figures only"
         )
     from carbontrack.grid.live.choose import forecast
 
@@ -121,7 +125,7 @@ def about(window: GreenWindow, now: datetime, source: str) -> list[tuple[str, st
     ]
     if window.first_g_per_kwh is not None and window.saving is not None:
         first = f"{window.first_g_per_kwh:.0f} g CO2e/kWh at the earliest start"
-        lines.append(("saves", f"{window.saving:.0%} against {first}"))
+        lines.append(("saves", f"{window.saving:.0%}, compared with {first}"))
     return [*lines, ("source", source)]
 
 
@@ -132,7 +136,9 @@ def _wait(window: GreenWindow, clock: Clock) -> None:
     try:
         while (left_s := (window.start - clock.now_utc()).total_seconds()) > 0.0:
             if terminal.moves_cursor:
-                terminal.say(f"\r\x1b[Kwaiting for a greener grid, {format_seconds(left_s)} left")
+                terminal.say(
+                    f"\r\x1b[Kwaiting for a lower carbon intensity, {format_seconds(left_s)} left"
+                )
             clock.wait(never, min(1.0 if left_s < 60.0 else 10.0, left_s))
     finally:
         if terminal.moves_cursor:

@@ -10,7 +10,7 @@ from carbontrack.system.files import package_text
 from carbontrack.values import Value
 
 TABLE = "data/equivalents.csv"
-LEAST, MOST = 0.1, 1000.0
+LEAST, MOST = 1.0, 1000.0
 """A comparison needs a number of things in this range; others mean little to a reader."""
 _EASIEST = 10.0
 

@@ -355,9 +355,7 @@ def _gpu(name: str, given: Given) -> PowerPart:
     return PowerPart(
         component="gpu",
         power_w=power_w,
-        how=_how(
-            "modelled, part known", power_w, "the cards alone, not the wall", what, card.source
-        ),
+        how=_how("modelled, part known", power_w, "GPUs only, not wall power", what, card.source),
         embodied=embodied_g(item, given.gpus, given.hours) if item else None,
     )
 
@@ -372,7 +370,7 @@ def _cpu(name: str, given: Given) -> PowerPart:
     return PowerPart(
         component="cpu",
         power_w=power_w,
-        how=_how("modelled, part known", power_w, "processor, not the wall", what, part.source),
+        how=_how("modelled, part known", power_w, "CPU, not wall power", what, part.source),
         embodied=embodied_g("cpu", given.cpus, given.hours),
     )
 
@@ -383,7 +381,7 @@ def _ram(gib: float, given: Given) -> PowerPart:
     return PowerPart(
         component="ram",
         power_w=power_w,
-        how=_how("modelled", power_w, "memory, not the wall", what),
+        how=_how("modelled", power_w, "memory, not wall power", what),
         embodied=embodied_g("ram", gib * GB_PER_GIB, given.hours),
     )
 
@@ -394,7 +392,7 @@ def _times(one: Interval, factor: float) -> Interval:
 
 
 def _how(known: str, power_w: Interval, boundary: str, what: str, source: str = "") -> str:
-    """One sentence: "modelled, part known: 47 W (20 to 105), processor, not the wall; …"."""
+    """One sentence: "modelled, part known: 47 W (20 to 105), CPU, not wall power; …"."""
     best, low, high = (f"{w:,.0f}" if w >= 100.0 else f"{w:.3g}" for w in power_w)
     cited = f" ({source})" if source else ""
     return f"{known}: {best} W ({low} to {high}), {boundary}; {what}{cited}"

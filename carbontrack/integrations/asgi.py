@@ -109,6 +109,7 @@ class CarbontrackMiddleware:
 
     async def _live(self, scope: Message, receive: Receive, send: Send) -> None:
         answered = False
+        PROVIDER.is_closed_by_server = True
 
         async def answer(message: Message) -> None:
             nonlocal answered

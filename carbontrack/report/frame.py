@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from carbontrack.report.nesting import (
     truths,
 )
 from carbontrack.report.read import NO_ROW, AnyPath, Row, Rows, import_pandas, records_in
+from carbontrack.report.selection import EVERY_RUN, Selection
 from carbontrack.report.sources import Position, Progress, blocks_of_source, sources_of
 from carbontrack.report.spreadsheet import damage
 from carbontrack.sinks.csv_file import restored
@@ -107,12 +108,14 @@ def load(
     extra: Sequence[str] = (),
     progress: Progress | None = None,
     with_jobs: bool = False,
-    only: str | None = None,
+    only: Selection = EVERY_RUN,
+    named: str | None = None,
 ) -> Loaded:
     """The records of files and directories that a sum adds up.
 
-    `extra` names columns beyond the usual ones. `with_jobs`: also find the jobs. `only`: read just
-    the records of this name, so that those are added which are nested in a record of another name.
+    `extra` names columns beyond the usual ones. `with_jobs`: also find the jobs. `only` has the
+    runs to count; jobs are found in all rows since its time. `named`: read just the records of
+    this name, so that those are added which are nested in a record of another name.
 
     Raises:
         MissingExtra: pandas is not installed.
@@ -122,7 +125,7 @@ def load(
     pd = import_pandas("report", "carbontrack report")
     sources = sources_of(paths)
     wanted = columns_of(extra, with_jobs=with_jobs)
-    columns = _Columns(pd, wanted, only)
+    columns = _Columns(pd, wanted, only, named)
     position = Position(sources, progress)
     for source in sources:
         for block in blocks_of_source(source, wanted, position.at):
@@ -235,10 +238,17 @@ def texts_of(pd: Any, name: str, column: pd.Series, *, as_in_file: bool) -> tupl
 class _Columns:
     """Joins blocks column by column; a column of text is kept as codes into its distinct texts."""
 
-    def __init__(self, pd: Any, wanted: Sequence[str], only: str | None = None) -> None:
+    def __init__(
+        self,
+        pd: Any,
+        wanted: Sequence[str],
+        only: Selection = EVERY_RUN,
+        named: str | None = None,
+    ) -> None:
         self._pd = pd
         self._wanted = wanted
         self._only = only
+        self._named = named
         self._parts: dict[str, list[Any]] = {name: [] for name in wanted}
         self._texts: dict[str, dict[str, int]] = {
             name: {}
@@ -249,10 +259,12 @@ class _Columns:
 
     def add(self, block: Any) -> None:
         block, as_in_file = self._rows.of(block)
-        if self._only is not None:
+        if self._named is not None:
             codes, names = texts_of(self._pd, "name", block["name"], as_in_file=as_in_file)
-            wanted = [place for place, name in enumerate(names) if name == self._only]
+            wanted = [place for place, name in enumerate(names) if name == self._named]
             block = block[self._pd.Index(codes).isin(wanted)]
+        if self._only.since is not None:
+            block = block[block["started_at"] >= self._pd.Timestamp(self._only.since)]
         self._add(block, as_in_file=as_in_file)
 
     def add_typed(self, rows: Sequence[Mapping[str, object]]) -> None:
@@ -273,15 +285,28 @@ class _Columns:
         is_kept = kept_rows(rule)
         is_added, shares, not_added = added_rows(rule[is_kept])
         del rule
-        rows = np.flatnonzero(is_kept)[is_added]
+        rows, repeated = np.flatnonzero(is_kept)[is_added], int((~is_kept).sum())
+        if self._only.last is not None:
+            rows, shares, not_added = self._last(rows)
+            repeated = 0
         columns = {}
         for name in self._wanted:
             column = self._joined(name).take(rows)
             columns[name] = column if shares is None or name not in SHARED else column * shares
             del self._parts[name]
-        frame, repeated = self._pd.DataFrame(columns, copy=False), int((~is_kept).sum())
+        frame = self._pd.DataFrame(columns, copy=False)
         skipped, reason = self._rows.skipped_lines, self._rows.reason
         return Loaded(frame, skipped, repeated, not_added, reason, jobs)
+
+    def _last(self, rows: Any) -> tuple[Any, Any, NotAdded]:
+        """The last of the rows that are added up, and their shares of what is theirs alone."""
+        import numpy as np
+
+        # an unknown start is the least number
+        starts = self._joined("started_at").take(rows).view("int64")
+        rows = np.sort(rows[np.argsort(starts, kind="stable")[-(self._only.last or 0) :]])
+        _, shares, not_added = added_rows(self._frame(RULE_COLUMNS).take(rows))
+        return rows, shares, replace(not_added, not_covered=0)
 
     def _jobs(self) -> Sequence[Job]:
         rows = self._frame((*RULE_COLUMNS, *JOB_COLUMNS))

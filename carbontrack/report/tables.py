@@ -10,6 +10,7 @@ from typing import Any
 from carbontrack.record import boundary_text
 from carbontrack.report.jobs import Job, by_key
 from carbontrack.report.nesting import NotAdded
+from carbontrack.report.selection import EVERY_RUN, Selection
 from carbontrack.report.totals import COMMON, ModelledOn, Total
 from carbontrack.report.uncounted import runs_text
 from carbontrack.sinks.csv_file import csv_line
@@ -35,6 +36,7 @@ class Summary:
         jobs: the jobs of the groups, where these are jobs.
         modelled_on: the hosts and processors over which the models' errors were combined.
         uncounted: in how many records something was not measured, by the code of the fault.
+        only: the runs that were asked for.
     """
 
     by: str | None
@@ -48,6 +50,7 @@ class Summary:
     jobs: Sequence[Job] = ()
     modelled_on: ModelledOn = field(default_factory=ModelledOn)
     uncounted: Mapping[str, int] = field(default_factory=dict)
+    only: Selection = EVERY_RUN
 
     @property
     def of_jobs(self) -> bool:
@@ -90,6 +93,7 @@ def as_json(summary: Summary) -> str:
         "schema": 1,
         "by": summary.by,
         "sources": list(summary.sources),
+        **summary.only.to_dict(),
         "total": summary.total.to_dict(),
         "groups": list(_groups(summary)),
         "skipped_lines": summary.skipped_lines,
@@ -134,6 +138,8 @@ FORMATS: dict[str, Callable[[Summary], str]] = {
 def notes(summary: Summary) -> Iterator[str]:
     """Where modelled energy ends, emissions by contract, and each kind of row that was left out."""
     total = summary.total
+    if summary.only.text is not None:
+        yield f"Only {summary.only.text}."
     share, ends_at = total.measured_share, boundary_text(total)
     unrecorded = total.unrecorded_share
     if share is not None and share + unrecorded < 1.0 and ends_at is not None:
@@ -271,21 +277,23 @@ def _cells(key: str, total: Total) -> list[str]:
     return [
         key,
         f"{total.runs:,}",
-        "" if joules is None else format_joules(joules),
-        _interval(joules, low_j, high_j, format_joules),
-        "" if grams is None else format_grams(grams),
-        _interval(grams, low_g, high_g, format_grams),
+        *_figure_cells(joules, low_j, high_j, format_joules),
+        *_figure_cells(grams, low_g, high_g, format_grams),
         "" if total.measured_share is None else f"{total.measured_share:.0%}",
         "" if total.duration_s is None else format_seconds(total.duration_s),
     ]
 
 
-def _interval(
+def _figure_cells(
     best: float | None, low: float | None, high: float | None, form: Callable[..., str]
-) -> str:
-    if best is None or low is None or high is None:
-        return ""
-    return format_interval(low, high, form, like=best, unit=False)
+) -> tuple[str, str]:
+    """A figure, and its interval without the unit, which is that of the figure."""
+    if best is None:
+        return "", ""
+    if low is None or high is None:
+        return form(best), ""
+    ends = format_interval(low, high, form, like=best, unit=False)
+    return form(best, like=max(best, high)), ends
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -368,10 +368,23 @@ def shared_file(
         raise ConfigError(f"cannot use {checked} as output: {error}") from error
     if file.path != checked:
         warn_user(
-            f"{checked} has different columns, perhaps of another version or program, and is left "
-            f"unchanged; records are written to {file.path.name} next to it."
+            f"{checked} has {_whose_columns(checked)} and is not changed; records go to "
+            f"{file.path.name} in the same directory. `carbontrack report` without a file reads "
+            "both."
         )
     return file
+
+
+def _whose_columns(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            header = file.readline(8192)
+    except OSError as error:
+        pass_on(error)
+        return "other columns"
+    if b"energy_consumed" in header and b"emissions_rate" in header:
+        return "CodeCarbon's columns"
+    return "other columns (of another version or program)"
 
 
 def path_for_this_machine(path: str | os.PathLike[str], *, procfs: Path) -> Path:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -192,6 +193,7 @@ def machine(spoils: list[tuple[int, Callable[[Path], None]]]) -> Iterator[Path]:
         shutil.rmtree(top)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(st.integers(0, 10_000), SPOILS), min_size=1, max_size=12))
 def test_meters_are_found_or_refused(spoils: list[tuple[int, Callable[[Path], None]]]) -> None:
@@ -208,6 +210,7 @@ def test_meters_are_found_or_refused(spoils: list[tuple[int, Callable[[Path], No
                 meter.close()
 
 
+@pytest.mark.slow
 @settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(st.integers(0, 10_000), SPOILS), min_size=1, max_size=12))
 def test_a_block_runs_to_its_record(spoils: list[tuple[int, Callable[[Path], None]]]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,6 +49,7 @@ def archive_of(folder: Path, found: Sequence[Sequence[Record]], kinds: Sequence[
     return folder / "archive"
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(runs, endings, st.randoms(use_true_random=False))
 def test_order_repetition_and_runs_make_no_difference(found, kinds, chance):

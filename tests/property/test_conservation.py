@@ -308,6 +308,7 @@ def records(draw):
     return Record(**given_)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(record=records())
 def test_any_record_survives_being_a_row(record):

@@ -50,6 +50,7 @@ def test_records_come_back_equal(written: list[Record]) -> None:
     assert read_back(content) == written
 
 
+@pytest.mark.slow
 @given(st.lists(records, max_size=5), st.sampled_from([1, 700, 1 << 20]))
 @example([a_record(0, name="'=1"), a_record(1, pid=7), a_record(2, labels={"": "\n"})], 1 << 20)
 def test_blocks_come_back_as_their_records(written: list[Record], block_bytes: int) -> None:

@@ -22,6 +22,7 @@ SMALL = EngineLimits(memory_mb=256, batch_rows=2)
 WAYS = st.sampled_from(["name", "region", "day", "host", "label:model"])
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(
     rows=lists_of_records(),
@@ -39,6 +40,7 @@ def test_sums_are_those_of_pandas(
         assert_same(found, by_pandas(as_csv(folder, rows), by), by)
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(rows=lists_of_records(), cut=st.integers(1, 7), by=WAYS)
 def test_files_of_several_formats_are_one(rows: list[Record], cut: int, by: str) -> None:

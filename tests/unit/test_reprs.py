@@ -27,7 +27,7 @@ def test_a_record_shows_its_figures_with_their_intervals():
     shown = a_record(
         cpu_basis="modelled", emissions_low_g=0.0004, emissions_high_g=0.001
     )._repr_html_()
-    for text in ("54.0 J (36.0 to 72.0 J)", "840 µg (400 to 1000 µg)", "CPU 45.0 J modelled",
+    for text in ("54.0 J (36.0 to 72.0 J)", "0.84 mg (0.40 to 1.00 mg)", "CPU 45.0 J modelled",
                  "FR, 56 g CO2e/kWh, test table, 2024", "train", "1.5 s, ok"):  # fmt: skip
         assert text in shown
 
@@ -37,9 +37,9 @@ def test_what_is_modelled_says_where_it_ends(tmp_path):
     modelled = a_record(basis="modelled", cpu_basis="modelled")
     measured = a_record(basis="measured", cpu_basis="measured")
     for shown in (modelled._repr_html_(), frame_of(tmp_path, modelled)._repr_html_()):
-        assert "processor and memory, not the wall" in shown
+        assert "CPU and memory, not wall power" in shown
     for shown in (measured._repr_html_(), frame_of(tmp_path, measured)._repr_html_()):
-        assert "not the wall" not in shown
+        assert "not wall power" not in shown
 
 
 def test_what_is_unknown_is_called_so():

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_the_public_surface_is_typed():
     """Decorated functions keep their type, and mistakes in a call are found, under --strict."""
     api = ROOT / "tests" / "typing" / "api.py"

@@ -106,6 +106,17 @@ def test_an_interval_names_its_unit_once() -> None:
     assert format_interval(51.26, 60.0, ".3g") == "51.3 to 60"
 
 
+def test_a_figure_and_both_ends_have_one_unit_and_three_digits() -> None:
+    """That of the upper end, so that none has four digits."""
+    figure = format_with_interval(811e-6, 51.0e-6, 2199e-6, format_grams)
+    assert figure == "0.81 mg (0.05 to 2.20 mg)"
+    assert format_interval(51.0e-6, 2199e-6, format_grams, like=811e-6) == "0.05 to 2.20 mg"
+    assert (
+        format_with_interval(3000.0, 1500.0, 9000.0, format_joules) == "0.83 Wh (0.42 to 2.50 Wh)"
+    )
+    assert format_interval(5.0, 1.0, format_joules, like=4000.0, unit=False) == "<0.01 to <0.01"
+
+
 def test_a_figure_has_its_interval_behind_it_where_that_is_known() -> None:
     """Half an interval is none."""
     assert format_with_interval(4860, 3312, 6516, format_joules) == "1.35 Wh (0.92 to 1.81 Wh)"

@@ -36,8 +36,11 @@ HELP: dict[str, tuple[str | None, str]] = {
     "carbon_save": ("PATH", "save the figures as a baseline"),
     "carbon_add": ("PATH", "add the figures to a baseline, as those of one more process"),
     "carbon_compare": ("PATH", "compare with a saved baseline"),
-    "carbon_fail_on": ("PERCENT", "fail tests that surely use this much more than the baseline"),
-    "carbon_inconclusive": ("WHAT", "pass, warn (the default) or fail where no verdict is sure"),
+    "carbon_fail_on": ("PERCENT", "fail tests that clearly use this much more than the baseline"),
+    "carbon_inconclusive": (
+        "WHAT",
+        "pass, warn (the default) or fail where the result is inconclusive",
+    ),
     "carbon_reference_watts": ("W", "reference metric: watts of a busy core"),
     "carbon_reference_intensity": ("G", "reference metric: g CO2e per kWh"),
 }
@@ -81,7 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         f"{MARKER}(quantity, ..., *, emissions=None, energy=None, repeat=None, scope='call'): "
         "fail the test if it uses more than the quantity, such as '5 mg' or '20 J'; "
-        "scope='all' bills its fixtures too",
+        "scope='all' includes its fixtures",
     )
     if config.option.help or getattr(config.option, "markers", False):
         return  # no test runs, and a bad setting must not hide the help

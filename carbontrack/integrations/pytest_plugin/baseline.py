@@ -6,8 +6,8 @@ is the ratio of two figures with its interval.
 A test's figure differs from one process to the next though its code has not changed: the addresses
 of code and data decide which of them compete for a cache line or a branch predictor's entry
 (Mytkowicz et al., "Producing Wrong Data Without Doing Anything Obviously Wrong!", ASPLOS 2009).
-Rounds in one process share that, so their spread does not show it. Intervals are therefore made of
-the spread among processes, and where there is only one process, of the spread that was recorded.
+Rounds in one process share that, so their spread does not show it. Intervals are therefore computed
+from the spread among processes, and where there is only one process, from the recorded spread.
 The derivation is in docs/explanation/comparing.md.
 """
 
@@ -29,13 +29,25 @@ from carbontrack.integrations.pytest_plugin.metrics import Metric, Statistic
 from carbontrack.integrations.pytest_plugin.options import Options
 from carbontrack.integrations.pytest_plugin.reference import RELATIVE_UNCERTAINTY
 from carbontrack.integrations.pytest_plugin.results import TestResult
-from carbontrack.units import format_interval
 
 RESAMPLES = 1000
 FEWEST_ROUNDS = 3
-"""With fewer rounds on either side there is no interval, and nothing is surely over."""
+"""With fewer rounds on either side there is no interval, so no test is over the limit."""
 NEW, TOO_SMALL, ZERO = "new", "too small to compare", "the baseline is zero"
 """Notes that the regression check looks at: only some of them can hide a change."""
+OTHER_METRIC = "the baseline is by "
+OTHER_PINS, OTHER_MACHINE = "the baseline has other pins", "the baseline is another machine's"
+NOTHING = "nothing measured"
+_SHORT = {
+    TOO_SMALL: "too small",
+    ZERO: "baseline is 0",
+    OTHER_PINS: "other pins",
+    OTHER_MACHINE: "other machine",
+    NOTHING: "no reading",
+}
+"""The notes in the table, which has little room."""
+_AS_FACTOR = 2.0
+"""A ratio above this is told as a factor: nobody reads "+44400 %"."""
 PRIOR_DEGREES = 5.7
 """The degrees of freedom of the recorded spread among processes, as a prior."""
 
@@ -61,14 +73,37 @@ class BaselineComparison:
 
     @property
     def text(self) -> str:
-        """The ratio as a change: "+21.3 % (+18.9 to +24.0)"."""
+        """The ratio as a change: "+21.3 % (+18.9 to +24.0)", "x445 (x389 to x511)"."""
         if self.ratio is None:
             return self.note or "not compared"
-        change = f"{(self.ratio - 1.0) * 100.0:+.1f} %"
-        if self.low is None or self.high is None:
-            return f"{change} ({self.note})" if self.note else change
-        low, high = (self.low - 1.0) * 100.0, (self.high - 1.0) * 100.0
-        return f"{change} ({format_interval(low, high, '+.1f')})"
+        change = change_text(self.ratio, self.low, self.high)
+        return f"{change} ({self.note})" if self.low is None and self.note else change
+
+
+def change_text(ratio: float, low: float | None = None, high: float | None = None) -> str:
+    """A ratio with its interval: up to +100 % as a percentage, above it as a factor."""
+    is_factor = round(ratio, 3) > _AS_FACTOR
+    form = _factor if is_factor else _percentage
+    change = form(ratio) if is_factor else f"{form(ratio)} %"
+    return change if low is None or high is None else f"{change} ({form(low)} to {form(high)})"
+
+
+def _factor(ratio: float) -> str:
+    """With three digits, or all of those before the decimal point: "x2.10", "x37.1", "x1,234"."""
+    decimals = 2 if ratio < 9.995 else 1 if ratio < 99.95 else 0
+    return f"x{ratio:,.{decimals}f}"
+
+
+def _percentage(ratio: float) -> str:
+    return f"{(ratio - 1.0) * 100.0:+.1f}"
+
+
+def change_in_short(result: TestResult) -> str:
+    """A test's change as the table has room for it; "" where it was not compared."""
+    if result.ratio is not None:
+        return change_text(result.ratio, result.ratio_low, result.ratio_high)
+    change = result.change or ""
+    return "other metric" if change.startswith(OTHER_METRIC) else _SHORT.get(change, change)
 
 
 def compare(
@@ -167,32 +202,40 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """Entries by test id, metric and machine."""
+    """Entries by test id, metric and machine.
+
+    `saved_at` is when the file was last written (UTC, ISO 8601) and `commit` what was checked out
+    in the project then; None in files that do not tell.
+    """
 
     entries: Mapping[Key, Entry]
+    saved_at: str | None = None
+    commit: str | None = None
 
     @classmethod
     def load(cls, path: Path) -> Baseline:
         """Read a baseline, of this schema or an older one.
 
         Raises:
-            ConfigError: there is no such file, or it is no baseline.
+            ConfigError: there is no such file, or it is not a baseline.
         """
         try:
             content = json.loads(path.read_bytes())
             entries = _entries(content)
+            known = (content.get(key) for key in ("saved_at", "commit"))
+            found = cls(entries, *(one and str(one) for one in known))
         except OSError as error:
             raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{path} is no baseline of carbontrack: {error!r}") from error
-        return cls(entries)
+            raise ConfigError(f"{path} is not a baseline of carbontrack: {error!r}") from error
+        return found
 
     @classmethod
     def load_if_there(cls, path: Path | None) -> Baseline:
         """Read a baseline; one without entries where there is no file yet.
 
         Raises:
-            ConfigError: it is no baseline.
+            ConfigError: it is not a baseline.
         """
         return cls.load(path) if path is not None and path.exists() else cls({})
 
@@ -219,20 +262,21 @@ class Baseline:
             earlier: rounds of the same code in other processes, counted with this one's.
             resolution_joules: the least that can be told from zero.
         """
-        entry, elsewhere = self._entry(result.nodeid, metric.name, machine)
+        entry, its_machine = self.entry(result.nodeid, metric.name, machine)
+        elsewhere = its_machine != machine
         if entry is None:
             others = {name for nodeid, name, _ in self.entries if nodeid == result.nodeid}
-            found = f"the baseline is by {', '.join(sorted(others))}" if others else NEW
+            found = f"{OTHER_METRIC}{', '.join(sorted(others))}" if others else NEW
             return BaselineComparison(note=found)
         if not result.rounds_joules:
-            return BaselineComparison(note="nothing measured")
+            return BaselineComparison(note=NOTHING)
         if entry.pins != result.pins:
-            return BaselineComparison(note="the baseline has other pins")
+            return BaselineComparison(note=OTHER_PINS)
         now, then = (*earlier, result.rounds_joules), entry.rounds_joules
         if max(map(metric.statistic, (*now, *then))) < LEAST_RESOLUTIONS * resolution_joules:
             return BaselineComparison(note=TOO_SMALL)
         if elsewhere and not metric.same_everywhere:
-            return BaselineComparison(note="the baseline is another machine's")
+            return BaselineComparison(note=OTHER_MACHINE)
         return compare(
             now,
             then,
@@ -242,13 +286,15 @@ class Baseline:
             machines_differ_by=RELATIVE_UNCERTAINTY * sqrt(2.0) if elsewhere else 0.0,
         )
 
-    def _entry(self, nodeid: str, metric: str, machine: str) -> tuple[Entry | None, bool]:
-        """A test's entry, this machine's if there is one, and whether it is another machine's."""
+    def entry(self, nodeid: str, metric: str, machine: str) -> tuple[Entry | None, str]:
+        """A test's entry and the machine of it: this one, if the baseline has an entry of it."""
         own = self.entries.get((nodeid, metric, machine))
         if own is not None:
-            return own, False
-        others = (e for (n, m, _), e in self.entries.items() if (n, m) == (nodeid, metric))
-        return next(others, None), True
+            return own, machine
+        of_others = (
+            (e, of) for (n, m, of), e in self.entries.items() if (n, m) == (nodeid, metric)
+        )
+        return next(of_others, (None, machine))
 
 
 def _entries(content: Mapping[str, Any]) -> dict[Key, Entry]:
@@ -268,17 +314,27 @@ def _entry(row: Mapping[str, Any], schema: int) -> Entry:
     return Entry(str(row["pins"]), tuple(tuple(map(float, rounds)) for rounds in processes))
 
 
-def save(path: Path, results: Iterable[TestResult], machine: str) -> None:
+@dataclass(frozen=True, slots=True)
+class Occasion:
+    """On which machine, when (UTC, ISO 8601) and at which commit figures are saved."""
+
+    machine: str
+    saved_at: str | None = None
+    commit: str | None = None
+
+
+def save(path: Path, results: Iterable[TestResult], occasion: Occasion) -> None:
     """Write the figures of tests that passed; the file keeps those of other tests."""
-    _write(path, results, machine, adds=False)
+    _write(path, results, occasion, adds=False)
 
 
-def add(path: Path, results: Iterable[TestResult], machine: str) -> None:
+def add(path: Path, results: Iterable[TestResult], occasion: Occasion) -> None:
     """Add the figures of tests that passed to those of earlier processes."""
-    _write(path, results, machine, adds=True)
+    _write(path, results, occasion, adds=True)
 
 
-def _write(path: Path, results: Iterable[TestResult], machine: str, *, adds: bool) -> None:
+def _write(path: Path, results: Iterable[TestResult], occasion: Occasion, *, adds: bool) -> None:
+    machine = occasion.machine
     before = Baseline.load_if_there(path)
     entries = dict(before.entries)
     for result in results:
@@ -289,6 +345,8 @@ def _write(path: Path, results: Iterable[TestResult], machine: str, *, adds: boo
     content = {
         "schema": SCHEMA,
         "kind": KIND,
+        "saved_at": occasion.saved_at,
+        "commit": occasion.commit,
         "tests": [_row(key, entries[key]) for key in sorted(entries)],
     }
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -316,13 +374,13 @@ def with_regression_verdict(
     """
     allowed = f"{limit * 100.0:+.3g} %"
     if found.low is not None and found.low > 1.0 + limit:
-        reason = f"{found.text} against the baseline, where {allowed} is allowed"
+        reason = f"{found.text} compared with the baseline; {allowed} is allowed"
         return replace(result, verdict="over", reason=_both(result, reason))
     if result.verdict == "over" or not _may_hide(found, limit, result):
         return result
-    reason = f"not judged by the baseline at {allowed}: {found.note}"
+    reason = f"not checked against {allowed}: {found.note}"
     if found.low is not None:
-        reason = f"{found.text} against the baseline, possibly over {allowed}"
+        reason = f"{found.text} compared with the baseline, possibly over {allowed}"
     return replace(result, verdict="inconclusive", reason=_both(result, reason))
 
 
@@ -342,7 +400,7 @@ def _both(result: TestResult, reason: str) -> str:
 def no_match_warning(
     results: Sequence[TestResult], options: Options, root: Path, *, is_first: bool
 ) -> list[str]:
-    """Lines of warning where none of the tests is in the baseline: most likely it is not theirs.
+    """Lines of warning where the baseline has none of the tests: it is most likely the wrong file.
 
     Args:
         results: of the tests.
@@ -354,20 +412,21 @@ def no_match_warning(
     if known or not new:
         return []
     if is_first:
-        return [f"nothing was compared: there was no {options.compare} yet, this run begins it"]
+        return [f"nothing was compared: {options.compare} did not exist; this run creates it"]
     return [
-        f"nothing was compared: of {_tests(new)} none is in {options.compare}",
-        f"tests are matched by their ids, which begin at pytest's root directory, here {root}",
-        "if that is another one now, write --carbon-compare=PATH with '=': see the reference page",
+        f"nothing was compared: {options.compare} has none of the {_tests(new)} of this run",
+        f"Tests are matched by their ids, which begin at pytest's root directory: {root}.",
+        "If that directory has changed, write --carbon-compare=PATH with '='.",
     ]
 
 
 def new_tests_note(results: Sequence[TestResult], options: Options) -> str | None:
-    """How many tests have no verdict of the regression check because they are new."""
+    """How many tests the regression check leaves out because they are new."""
     known, new = _known_and_new(results)
     if options.fail_on is None or not known or not new:
         return None
-    return f"{_tests(new)} not in the baseline, and not judged by it"
+    are = "is" if new == 1 else "are"
+    return f"{_tests(new)} {are} not in the baseline, so the change is not checked"
 
 
 def _known_and_new(results: Sequence[TestResult]) -> tuple[int, int]:

@@ -32,7 +32,7 @@ class MeasuredTest:
         self.gets_verdict = gets_verdict
         self.rounds: list[Round] = []
         self.window: MeasurementWindow | None = None
-        """The window of the phase that runs now, if the phase is billed."""
+        """The window of the phase that runs now, if the phase is measured."""
         self.early: MeasurementWindow | None = None
         """The window that the fixture opened before the test was called."""
         self.last: Round | None = None
@@ -58,7 +58,7 @@ class MeasuredTest:
     def note_what_is_left_out(self) -> None:
         """Note what is not done for a test that another plugin runs."""
         left = ["not repeated"] if self.repeat > 1 else []
-        left += ["its fixtures are not billed"] if self.bills_fixtures else []
+        left += ["fixtures not included"] if self.bills_fixtures else []
         if left:
             self.note = f"{', '.join(left)}: another plugin runs or reruns it"
 
@@ -130,7 +130,9 @@ class MeasuredTest:
             parts, self.phases_unknown = [Round(joules=None)], 0
         if not passed and self.rounds:
             count = len(self.rounds)
-            self.note = f"round {count + 1} failed, so the figure is of {count}"
+            self.note = (
+                f"round {count + 1} failed, so the result is from {count} round{'s' * (count != 1)}"
+            )
         elif parts:
             self.rounds.append(_added(parts))
         return passed
@@ -195,7 +197,7 @@ def pins(metric: Metric) -> str:
 
 
 def _added(parts: Sequence[Round]) -> Round:
-    """One round, made of set-up, call and teardown."""
+    """One round: the sum of set-up, call and teardown."""
     if len(parts) == 1:
         return parts[0]
     known = [part.joules for part in parts if part.joules is not None]

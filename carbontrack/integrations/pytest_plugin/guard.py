@@ -61,7 +61,7 @@ class Guard:
         _log.debug("a hook of the pytest plugin failed", exc_info=error)
         text = visible(
             f"carbontrack could not measure ({type(error).__name__}: {error}, {file}:{line}). "
-            "The test itself is not affected; its budget is not sure."
+            "The test itself is not affected; the result of its budget is inconclusive."
         )
         # Recorded and not raised: a run may turn warnings into errors.
         message = warnings.WarningMessage(

@@ -1,6 +1,6 @@
 """The hooks that measure: a window around each phase of a test, rounds, and the verdict at its end.
 
-A test that is repeated, or billed with its fixtures, is run here, each round with fixtures of its
+A test that is repeated, or measured with its fixtures, is run here, each round with fixtures of its
 own, and pytest gets the reports of one round. All other tests are measured where pytest runs them.
 """
 
@@ -31,6 +31,7 @@ from carbontrack.integrations.pytest_plugin.fixture import (
 )
 from carbontrack.integrations.pytest_plugin.guard import Guard, keep_real_files
 from carbontrack.integrations.pytest_plugin.metrics import Measurement, Metric, NoMetric
+from carbontrack.integrations.pytest_plugin.notes import Compared
 from carbontrack.integrations.pytest_plugin.options import (
     BudgetMarker,
     Lookup,
@@ -143,8 +144,15 @@ class CarbonPlugin:
             state_dir = Environment.take().state_path(loaded.state_dir)
             origin = Origin.here(loaded.host_id, state_dir)
             self.output = SessionOutput(
-                options, origin, config.rootpath, self._machine, self._guard
+                options, origin, config.rootpath, self._compared(), self._guard
             )
+
+    def _compared(self) -> Compared:
+        path, cwd = self.options.compare, Path(self._config.invocation_params.dir)
+        if path is not None and path.is_relative_to(cwd):
+            path = path.relative_to(cwd)
+        shown = None if path is None else str(path)
+        return Compared(shown, self._baseline or Baseline({}), self._earlier, self._machine)
 
     @classmethod
     def of(cls, config: pytest.Config, ini: Lookup) -> CarbonPlugin:
@@ -224,7 +232,7 @@ class CarbonPlugin:
         gets_verdict = bool(marker.limits) or self.options.compares
         test = MeasuredTest(marker, repeat=repeat, gets_verdict=gets_verdict)
         if repeat > 1 and not can_repeat(item):
-            test.repeat, test.note = 1, "not repeated: a test of this kind cannot run twice"
+            test.repeat, test.note = 1, "not repeated: this kind of test cannot run twice"
         self._tests[item.nodeid] = test
 
     def figures(self, item: pytest.Item) -> CarbonFigures:

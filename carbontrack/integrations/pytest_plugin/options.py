@@ -88,7 +88,7 @@ def parse_marker(args: Iterable[Any], kwargs: Mapping[str, Any]) -> BudgetMarker
     for text in args:
         quantity = parse_quantity(text)
         if quantity.kind in found:
-            raise ConfigError(f"gives the limit of {quantity.kind} two times")
+            raise ConfigError(f"gives two limits of {quantity.kind}")
         found[quantity.kind] = quantity
     for key, given in kwargs.items():
         if key not in _KEYS:
@@ -96,10 +96,10 @@ def parse_marker(args: Iterable[Any], kwargs: Mapping[str, Any]) -> BudgetMarker
         if given is None:
             continue
         if key in found:
-            raise ConfigError(f"gives the limit of {key} two times")
+            raise ConfigError(f"gives two values of {key}")
         found[key] = _argument(key, given)
     if not found:
-        raise ConfigError("says nothing; write a quantity, such as '5 mg' or '20 J'")
+        raise ConfigError("has no arguments; write a quantity, such as '5 mg' or '20 J'")
     return BudgetMarker(**found)
 
 
@@ -386,7 +386,7 @@ def resolve(
         )
         for given, place, base in weakest_first:
             if place == declared.flag and isinstance(given, str) and not given.strip():
-                raise ConfigError(f"{place} is given an empty value; is a variable not set?")
+                raise ConfigError(f"{place} has an empty value; is a variable not set?")
             if given is None or given is False or given == "":
                 continue
             try:
@@ -416,6 +416,8 @@ def _check_baseline(found: Options) -> None:
 
 def _check_combination(found: Options, *, fails_on: bool) -> None:
     if found.save is not None and found.save == found.add:
-        raise ConfigError(f"{found.save} cannot be written anew and added to; save it or add to it")
+        raise ConfigError(
+            f"{found.save} cannot be both replaced and added to; use --carbon-save or --carbon-add"
+        )
     if found.compare is None and fails_on:
-        raise ConfigError("--carbon-fail-on has nothing to judge by; add --carbon-compare=PATH")
+        raise ConfigError("--carbon-fail-on needs a baseline; add --carbon-compare=PATH")

@@ -1,4 +1,4 @@
-"""The output of a run: the table in the terminal, Markdown for CI, JSON, a benchmark list, CSV."""
+"""The output of a run: the terminal, Markdown for CI, JSON, a benchmark list, CSV."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ from typing import Any
 import pytest
 
 from carbontrack.config.environment import parent_id, step_summary
-from carbontrack.integrations.pytest_plugin import baseline
+from carbontrack.integrations.pytest_plugin import baseline, table
+from carbontrack.integrations.pytest_plugin.baseline import Occasion
+from carbontrack.integrations.pytest_plugin.commit import head_commit
 from carbontrack.integrations.pytest_plugin.guard import Guard
+from carbontrack.integrations.pytest_plugin.notes import (
+    Compared,
+    footnote_lines,
+    metrics_lines,
+    wrapped,
+)
 from carbontrack.integrations.pytest_plugin.options import Options
 from carbontrack.integrations.pytest_plugin.results import (
     SessionTotal,
@@ -25,101 +33,7 @@ from carbontrack.system.clock import SystemClock
 from carbontrack.system.host import host_id
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.version import VERSION
-from carbontrack.text import (
-    cut_front,
-    markdown_code,
-    padded,
-    visible,
-    visible_json,
-    visible_markdown,
-    width_of,
-)
-from carbontrack.units import format_grams, format_joules
-
-UNKNOWN = "-"
-_VERDICTS = {"within": "kept", "over": "OVER", "inconclusive": "not sure", None: ""}
-_NARROW = 60
-_LEAST_NAME = 24
-"""With fewer columns than this for ids, tests look alike; then ids get lines of their own."""
-_INDENT = "    "
-_MARKDOWN_ROWS = 200
-
-
-def costliest(results: Sequence[TestResult], top: int) -> list[TestResult]:
-    """The tests that used most, and after them those over or not sure, however little they used."""
-    ordered = sorted(results, key=lambda result: -(result.energy_joules or 0.0))
-    rest = [result for result in ordered[top:] if result.verdict in ("over", "inconclusive")]
-    return ordered[:top] + rest
-
-
-def lines(results: Sequence[TestResult], *, width: int) -> list[str]:
-    """A header and a row for each test, no line wider than `width`.
-
-    Ids are cut at the front; where too little would be left, they stand on lines of their own.
-    """
-    rows = [cells(result) for result in results]
-    header = ["energy", "CO2e", "budget", "verdict", "change"]
-    used = [n for n in range(5) if n < 2 or any(row[n] for row in rows)]
-    if width < _NARROW:
-        used = [n for n in used if n in (1, 3)]
-    widths = {n: max(len(header[n]), *(width_of(row[n]) for row in rows)) for n in used}
-    names = [visible(result.nodeid) for result in results]
-    longest = max(map(width_of, names), default=0)
-    beside = width - sum(widths.values()) - 2 * len(used) >= min(longest, _LEAST_NAME)
-    table = []
-    for row, name in zip([header, *rows], ["test", *names], strict=True):
-        # numbers are aligned to the right, words to the left
-        parts = [row[n].rjust(widths[n]) if n < 2 else padded(row[n], widths[n]) for n in used]
-        if beside:
-            start = "  ".join(parts) + "  "
-            table.append(start + cut_front(name, width - width_of(start)))
-        else:
-            table.append("\n".join(_stacked(parts, name, width)))
-    return table
-
-
-def _stacked(parts: Sequence[str], name: str, width: int) -> list[str]:
-    """The figures, on as many lines as needed, with the name below."""
-    found = [parts[0]]
-    for part in parts[1:]:
-        if len(f"{found[-1]}  {part}".rstrip()) <= width:
-            found[-1] += f"  {part}"
-        elif part.strip():
-            found.append(_INDENT + part)
-    lines = [cut_front(line.rstrip(), width) for line in found]
-    return [*lines, _INDENT + cut_front(name, max(8, width - len(_INDENT)))]
-
-
-def cells(result: TestResult) -> list[str]:
-    """Energy, emissions, budget, verdict and change of a test as texts."""
-    joules, grams = result.energy_joules, result.emissions_g
-    return [
-        UNKNOWN if joules is None else format_joules(joules),
-        UNKNOWN if grams is None else format_grams(grams),
-        visible(result.budget or ""),
-        _VERDICTS[result.verdict],
-        visible(result.change or ""),
-    ]
-
-
-def markdown(results: Sequence[TestResult], *, title: str, notes: Sequence[str]) -> str:
-    """The table in Markdown, for pages such as the summary of a workflow's step.
-
-    The notes are Markdown already.
-    """
-    text = [f"### {title}", ""]
-    if results:
-        text += [
-            "| test | energy | CO2e | budget | verdict | change |",
-            "|---|--:|--:|---|---|---|",
-        ]
-    for result in results[:_MARKDOWN_ROWS]:
-        figures = " | ".join(map(visible_markdown, cells(result)))
-        text.append(f"| {markdown_code(result.nodeid)} | {figures} |")
-    if len(results) > _MARKDOWN_ROWS:
-        text.append(f"\n{len(results) - _MARKDOWN_ROWS} more tests are not shown.")
-    return "\n".join([*text, "", *(f"{note}  " for note in notes), ""])
-
+from carbontrack.text import visible, visible_json, visible_markdown
 
 SCHEMA = 1
 
@@ -265,13 +179,13 @@ class SessionOutput:
     """
 
     def __init__(
-        self, options: Options, origin: Origin, root: Path, machine: str, guard: Guard
+        self, options: Options, origin: Origin, root: Path, compared: Compared, guard: Guard
     ) -> None:
         self._options = options
         self._guard = guard
         self._root = root
         self._origin = origin
-        self._machine = machine
+        self._compared = compared
         self._pid = os.getpid()
         self._is_first = options.compare is not None and not options.compare.exists()
         self._found: dict[str, TestResult] = {}
@@ -326,23 +240,35 @@ class SessionOutput:
         total, results = self._total, self.results
         if total is None or not (results or self._options.measures_all):
             return
-        quiet = terminal.config.get_verbosity() < 0
+        verbosity, width = terminal.config.get_verbosity(), terminal._tw.fullwidth
         bad = total.over or (total.verdict is not None and total.verdict.outcome == "over")
         warnings = self._no_match_warning()
         is_needed = bad or warnings or self._write_errors
-        if quiet and terminal.config.get_verbosity() < -1 and not is_needed:
+        if verbosity < -1 and not is_needed:
             return
-        if not quiet:
+        if verbosity < 0:
+            self._table(terminal, [result for result in results if _failed_its_budget(result)])
+        else:
             terminal.section("carbontrack", bold=True)
-            for pins in self._pins():
-                terminal.write_line(visible(pins))
-        self._table(terminal, [] if quiet else costliest(results, self._options.top))
+            for line in (*metrics_lines(results), *self._compared.lines(results)):
+                for part in wrapped(line, width):
+                    terminal.write_line(part)
+            shown = table.costliest(results, self._options.top)
+            self._table(terminal, shown)
+            for line in footnote_lines(shown, width):
+                terminal.write_line(line)
+        self._tell(terminal, total, warnings, is_over=bool(bad))
+
+    def _tell(
+        self, terminal: Any, total: SessionTotal, warnings: list[str], *, is_over: bool
+    ) -> None:
+        """The sum in one line, and what was not compared or not written."""
         unsure = total.inconclusive and self._options.inconclusive != "pass"
-        terminal.write_line(total.text, **(_RED if bad else _YELLOW if unsure else {}))
+        terminal.write_line(total.text, **(_RED if is_over else _YELLOW if unsure else {}))
         if total.verdict is not None:
             markup = {"over": _RED, "inconclusive": _YELLOW}.get(total.verdict.outcome, {})
             terminal.write_line(f"the session is {total.verdict.text}", **markup)
-        new = baseline.new_tests_note(results, self._options)
+        new = baseline.new_tests_note(self.results, self._options)
         if new is not None:
             terminal.write_line(new)
         for line in warnings:
@@ -355,9 +281,9 @@ class SessionOutput:
             return "failed", "C", ("CARBON BUDGET", _RED)
         if row["verdict"] == "inconclusive":
             if report.failed:
-                return "failed", "C", ("CARBON BUDGET NOT SURE", _RED)
+                return "failed", "C", ("CARBON BUDGET INCONCLUSIVE", _RED)
             if self._options.inconclusive == "warn":
-                return "passed", "c", ("PASSED, CARBON BUDGET NOT SURE", _YELLOW)
+                return "passed", "c", ("PASSED, CARBON BUDGET INCONCLUSIVE", _YELLOW)
         return None
 
     def _finish(self) -> bool:
@@ -367,17 +293,14 @@ class SessionOutput:
         budget = options.session_budget if results else None
         total = self._total = SessionTotal.of(results, budget)
         if options.json is not None:
-            self._try(write_json, options.json, report(results, total, self._machine))
+            self._try(write_json, options.json, report(results, total, self._compared.machine))
         if options.benchmark is not None:
             self._try(write_json, options.benchmark, benchmark_list(results))
         if not results:
             return False
         if options.csv is not None:
             self._try(append_csv, options.csv, results, self._origin)
-        if options.save is not None:
-            self._try(baseline.save, options.save, results, self._machine)
-        if options.add is not None:
-            self._try(baseline.add, options.add, results, self._machine)
+        self._save(results)
         page = step_summary()
         if page is not None:
             self._try(_append, page, self._markdown(total))
@@ -385,6 +308,17 @@ class SessionOutput:
             return False
         unsure = total.verdict.outcome == "inconclusive" and options.inconclusive == "fail"
         return total.verdict.outcome == "over" or unsure
+
+    def _save(self, results: list[TestResult]) -> None:
+        save, add = self._options.save, self._options.add
+        if save is None and add is None:
+            return
+        now = utc_text(SystemClock.now_utc())
+        occasion = Occasion(self._compared.machine, now, head_commit(self._root))
+        if save is not None:
+            self._try(baseline.save, save, results, occasion)
+        if add is not None:
+            self._try(baseline.add, add, results, occasion)
 
     def _try(self, write: Callable[..., None], path: Path, *what: Any) -> None:
         try:
@@ -395,36 +329,38 @@ class SessionOutput:
             self._write_errors.append(f"{path} was not written: {error}")
 
     def _markdown(self, total: SessionTotal) -> str:
-        shown = costliest(self.results, self._options.top)
-        notes = [f"{total.text}.", *self._pins()]
+        results = self.results
+        shown = table.costliest(results, self._options.top)
+        notes = [f"{total.text}."]
         if total.verdict is not None:
             notes.append(f"The session is {total.verdict.text}.")
+        notes += [*self._compared.lines(results), *metrics_lines(results)]
         warnings = self._no_match_warning()
-        new = baseline.new_tests_note(self.results, self._options)
+        new = baseline.new_tests_note(results, self._options)
         notes = list(map(visible_markdown, notes))
         bold = (line for line in (*warnings, new) if line is not None)
         notes += [f"**{visible_markdown(line)}**" for line in bold]
-        return markdown(shown, title="Emissions of the tests", notes=notes)
+        return table.markdown(shown, title="Emissions of the tests", notes=notes)
 
     def _no_match_warning(self) -> list[str]:
         return baseline.no_match_warning(
             self.results, self._options, self._root, is_first=self._is_first
         )
 
-    def _pins(self) -> list[str]:
-        return sorted({result.how for result in self.results if result.how})
-
     def _table(self, terminal: Any, shown: list[TestResult]) -> None:
         if not shown:
             return
-        header, *rows = lines(shown, width=terminal._tw.fullwidth)
+        header, *rows = table.lines(shown, width=terminal._tw.fullwidth)
         terminal.write_line(header, bold=True)
         for result, row in zip(shown, rows, strict=True):
             markup = {"over": _RED, "inconclusive": _YELLOW}.get(result.verdict or "", {})
             terminal.write_line(row, **markup)
-            note = result.reason if result.verdict == "inconclusive" else result.note
-            if note:
-                terminal.write_line(f"    {visible(note)}")
+
+
+def _failed_its_budget(result: TestResult) -> bool:
+    return result.verdict == "over" or (
+        result.verdict == "inconclusive" and result.outcome == "failed"
+    )
 
 
 def _append(path: Path, text: str) -> None:

@@ -1,6 +1,6 @@
 """Results: what is known of a test at its end, the verdict of a budget, and the session's total.
 
-A result is made of plain types, so that pytest-xdist can send it from a worker to the controller.
+A result consists of plain types, so that pytest-xdist can send it from a worker to the controller.
 A verdict is a pure function of limits and a measurement.
 """
 
@@ -112,7 +112,7 @@ def _moment(at_s: float) -> datetime:
 
 
 def utc_text(moment: datetime) -> str:
-    """A moment in UTC as it stands in results and records (ISO 8601)."""
+    """A moment in UTC as in results and records (ISO 8601)."""
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
@@ -159,7 +159,7 @@ def _outcome(limit: float, used: float | None, low: float | None, resolution: fl
 
 
 def combined_verdict(limits: Sequence[Quantity], measured: Measurement) -> CombinedVerdict:
-    """The verdict on all limits: one that is over decides, then one that is not sure."""
+    """The verdict on all limits: one that is over decides, then one that is inconclusive."""
     verdicts = [verdict_on(limit, measured) for limit in limits]
     for outcome in ("over", "inconclusive"):
         found = [verdict for verdict in verdicts if verdict.outcome == outcome]
@@ -171,13 +171,13 @@ def combined_verdict(limits: Sequence[Quantity], measured: Measurement) -> Combi
 def sentence(verdict: Verdict, measured: Measurement) -> str:
     """The verdict as text: "used 7.10 J (6.39 to 7.81, reference, least of 5), over …"."""
     if verdict.used is None:
-        return f"no meter answered, so it is unknown whether {verdict.limit.text} is exceeded"
+        return f"no meter gave a reading; unknown whether {verdict.limit.text} is exceeded"
     shown = format_grams if verdict.limit.kind == "emissions" else format_joules
-    used = Quantity(verdict.limit.kind, verdict.used).text
-    interval = ""
+    used, interval = Quantity(verdict.limit.kind, verdict.used).text, ""
     if verdict.low is not None and verdict.high is not None:
         ends = format_interval(verdict.low, verdict.high, shown, like=verdict.used, unit=False)
-        interval = f"{ends}, "
+        used, interval = shown(verdict.used, like=max(verdict.used, verdict.high)), f"{ends}, "
+        used += " CO2e" if verdict.limit.kind == "emissions" else ""
     link = {"over": "over", "within": "within", "inconclusive": "possibly over"}
     return (
         f"used {used} ({interval}{how(measured)}), {link[verdict.outcome]} "
@@ -186,7 +186,7 @@ def sentence(verdict: Verdict, measured: Measurement) -> str:
 
 
 def how(measured: Measurement) -> str:
-    """The metric and the number of rounds that the figure is made of: "reference, least of 5"."""
+    """The metric and the number of rounds that the figure is based on: "reference, least of 5"."""
     rounds = len(measured.rounds_joules)
     if rounds < 2:
         return measured.metric
@@ -245,14 +245,14 @@ class SessionTotal:
 
     @property
     def text(self) -> str:
-        """The sums in one line: "12 tests used 30.2 J, 3.84 mg CO2e; 1 over budget"."""
+        """The sums in one line: "12 tests used 30.2 J, 3.84 mg CO2e; 1 over the limit"."""
         joules, grams = self.measured.energy_joules, self.measured.emissions_g
         parts = [
             "an unknown energy" if joules is None else format_joules(joules),
             "unknown emissions" if grams is None else f"{format_grams(grams)} CO2e",
         ]
         text = f"{self.tests} test{'' if self.tests == 1 else 's'} used {', '.join(parts)}"
-        counts = ((self.over, "over budget"), (self.inconclusive, "not sure"))
+        counts = ((self.over, "over the limit"), (self.inconclusive, "inconclusive"))
         found = [f"{count} {what}" for count, what in counts if count]
         return "; ".join([text, *found])
 

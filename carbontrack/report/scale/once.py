@@ -8,6 +8,7 @@ do not depend on each other: children with their parents, and stretches of time 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from carbontrack.report.nesting import (
@@ -67,6 +68,25 @@ class Once:
                 f"SELECT count(*), fsum(energy_kwh) FROM {held}"
             )[0]
             self.added = f"(FROM {self.added} ANTI JOIN held ON seq = held.child)"
+        return replace(
+            self._share_overlaps(),
+            nested=nested,
+            nested_energy_kwh=nested_kwh,
+            not_covered=not_covered,
+        )
+
+    def leave_out_all_but_last(self, count: int) -> NotAdded:
+        """Count the last runs only, of those that are added up, as if there were no others."""
+        engine = self._engine
+        engine.run(
+            f"CREATE TABLE last AS SELECT seq FROM {self.added} "
+            f"ORDER BY start_ms DESC, seq DESC LIMIT {count}"
+        )
+        engine.run("DROP TABLE shares")
+        self.added = f"(SELECT *, 1.0::DOUBLE AS share FROM {RECORDS} SEMI JOIN last USING (seq))"
+        return self._share_overlaps()
+
+    def _share_overlaps(self) -> NotAdded:
         overlapping, hosts, kwh = self._find_shares()
         if overlapping:
             self.added = (
@@ -74,12 +94,7 @@ class Once:
                 "LEFT JOIN shares ON added.seq = shares.row)"
             )
         return NotAdded(
-            nested=nested,
-            nested_energy_kwh=nested_kwh,
-            not_covered=not_covered,
-            overlapping=overlapping,
-            overlapping_hosts=hosts,
-            overlapping_energy_kwh=kwh,
+            overlapping=overlapping, overlapping_hosts=hosts, overlapping_energy_kwh=kwh
         )
 
     def _count(self, table: str) -> int:

@@ -29,8 +29,12 @@ _TIME = r"^\d{4}-\d\d-\d\d([T ]|$)"
 _ROUNDED = r"^\d([.,]\d+)?E[+-]\d+$"
 
 
-def make_view(engine: Engine, files: Sequence[Path], wanted: Sequence[str]) -> int:
+def make_view(
+    engine: Engine, files: Sequence[Path], wanted: Sequence[str], since_ms: int | None = None
+) -> int:
     """Make the view `records` of the files; how many rows hold no record.
+
+    With `since_ms`, it has the rows that started then, in milliseconds since 1970, or later.
 
     Beside the wanted columns it has `seq`, which grows in the order of files and of their rows, and
     the columns that `scale.once` needs.
@@ -48,7 +52,8 @@ def make_view(engine: Engine, files: Sequence[Path], wanted: Sequence[str]) -> i
     seq = f"(file_index::BIGINT << {_FILE_ROWS_BITS}) + file_row_number AS seq"
     whole = _whole(types)
     engine.run(f"CREATE VIEW typed AS SELECT {seq}, {cells}, {whole} AS is_whole FROM {source}")
-    engine.run(f"CREATE VIEW {RECORDS} AS SELECT *, {_RULE} FROM typed WHERE is_whole")
+    since = "" if since_ms is None else f" AND started_at >= {since_ms}"
+    engine.run(f"CREATE VIEW {RECORDS} AS SELECT *, {_RULE} FROM typed WHERE is_whole{since}")
     return int(engine.rows("SELECT count(*) FROM typed WHERE NOT is_whole")[0][0])
 
 

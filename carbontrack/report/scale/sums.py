@@ -15,6 +15,7 @@ from carbontrack.report.scale.engine import FEATURE, Engine, EngineLimits, impor
 from carbontrack.report.scale.once import Once
 from carbontrack.report.scale.relation import make_view
 from carbontrack.report.scale.staging import StagedFiles
+from carbontrack.report.selection import EVERY_RUN, Selection
 from carbontrack.report.sources import Position, Progress, Source
 from carbontrack.report.totals import SUM_FIGURES, SUM_TEXTS, RecordSums, key_column
 from carbontrack.system.log import LOGGER
@@ -30,11 +31,12 @@ def summed(
     progress: Progress | None = None,
     distinct: bool = False,
     limits: EngineLimits = _LIMITS,
+    only: Selection = EVERY_RUN,
 ) -> Summed:
     """The sums of the records in all sources, by a grouping and of all.
 
     Each record counts once, and rows that others hold, or that overlap, as in any report. With
-    `distinct`, no record is there twice, and none is looked for.
+    `distinct`, no record is there twice, and none is looked for. `only` has the runs to count.
 
     Raises:
         MissingExtra: pandas, pyarrow or duckdb is not installed.
@@ -49,7 +51,7 @@ def summed(
         files = list(_files(staging, sources, progress))
         engine = Engine(folder, limits)
         try:
-            return _summed(engine, files, by, staging, distinct=distinct)
+            return _summed(engine, files, by, staging, distinct=distinct, only=only)
         finally:
             engine.close()
 
@@ -95,17 +97,25 @@ def _is_parquet(file: Path) -> bool:
 
 
 def _summed(
-    engine: Engine, files: Sequence[Path], by: str, staging: StagedFiles, *, distinct: bool
+    engine: Engine,
+    files: Sequence[Path],
+    by: str,
+    staging: StagedFiles,
+    *,
+    distinct: bool,
+    only: Selection,
 ) -> Summed:
     key = key_column(by)
     wanted = [*dict.fromkeys((*_RULE_COLUMNS, *SUM_FIGURES, *SUM_TEXTS, key))]
     sums, rows = RecordSums(by), staging.rows
     if not files:
         return Summed(sums, 0, rows.skipped_lines, 0, NotAdded(), rows.reason)
-    without = make_view(engine, files, wanted)
+    without = make_view(engine, files, wanted, only.since_ms)
     once = Once(engine)
     repeated = 0 if distinct else once.leave_out_repeats()
     not_added = once.leave_out_the_rest()
+    if only.last is not None:
+        repeated, not_added = 0, once.leave_out_all_but_last(only.last)
     records = 0
     needed = [*dict.fromkeys((*SUM_FIGURES, *SUM_TEXTS, key))]
     for batch in engine.batches(f"SELECT share, {', '.join(needed)} FROM {once.added}"):

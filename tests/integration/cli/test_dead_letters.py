@@ -149,7 +149,7 @@ def test_lines_that_hold_no_record_stay_and_are_counted(tmp_path: Path) -> None:
     assert path.read_bytes() == b"".join(junk)
 
     text = run("-m", "carbontrack", "sync", "--dead-letters", folder=tmp_path)
-    assert f"{len(junk)} unreadable, which stay in {path}" in text.stdout
+    assert f"{len(junk)} unreadable, still in {path}" in text.stdout
 
 
 def test_a_server_that_is_away_costs_nothing(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_a_link_among_dead_letters_is_not_followed(tmp_path: Path) -> None:
         os.mkfifo(path.with_name("pipe.ndjson"))
         done = run("-m", "carbontrack", "sync", "--dead-letters", folder=tmp_path)
         assert (done.returncode, receiver.requests) == (1, [])
-        assert "2 journals could not be looked into" in done.stderr
+        assert "2 journals could not be read" in done.stderr
 
         ran = run("-c", PROGRAM, receiver.url, TOKEN, folder=tmp_path)
         assert ran.returncode == 0

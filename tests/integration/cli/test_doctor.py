@@ -86,13 +86,13 @@ def test_how_far_off_each_meter_may_be_is_told(doctor: Doctor, tmp_path: Path) -
     assert model["relative_high"] > 1.5
     with used(tree, dram=5.0):
         text = " ".join(doctor().stdout.split())
-    assert re.search(r"rapl:dram-0 ram, measured, within 7%, \d+\.\d\d W now", text)
-    ends = r"\d+\.\d\d W now \(\d+\.\d\d to \d+\.\d\d\)"
-    assert re.search(
-        f"model:cpu cpu, (modelled|assumed), (part|family|nothing) known, {ends}", text
-    )
+    assert "rapl:dram-0 memory measured within 7%" in text
+    assert re.search(r"memory measured, [\d.]+ m?W", text)
+    assert re.search(rf"CPU (modelled|assumed), {ENDS}", text)
+    assert re.search("model:cpu CPU (modelled|assumed), (part|family|nothing) known", text)
 
 
+ENDS = r"[\d.]+ m?W \([\d.<]+ to [\d.]+ m?W\)"
 CPU = (
     "vendor_id\t: {}\ncpu family\t: {}\nmodel\t\t: {}\nmodel name\t: {}\nsiblings\t: 16\n"
     "flags\t\t: {}\n\n"
@@ -130,10 +130,11 @@ def test_what_is_modelled_says_by_what_it_is_known_and_where_it_ends(
 
     text = " ".join(doctor(CARBONTRACK_PROCFS_PATH=str(tmp_path / "proc")).stdout.split())
 
-    ends = r"\d+\.\d\d W now \(\d+\.\d\d to \d+\.\d\d\), processor and memory, not the wall"
-    assert re.search(f"together {said}: {ends}{f'; {rate}' if rate else ' '}", text), text
-    assert (COUNTED in text) is (rate == COUNTED)
-    narrowing = text.partition("To narrow the intervals")[2].partition("Checks")[0]
+    assert re.search(f"total {ENDS}, CPU and memory, not wall power", text), text
+    assert f"model:cpu CPU {said}" in text
+    for one in (COUNTED, IN_GUEST, NO_PART, OTHER_PART):
+        assert (f"interval {one}" in text) is (rate == one)
+    narrowing = text.partition("How to improve")[2].partition("This machine")[0]
     assert "CARBONTRACK_REGION=" in narrowing
     # a guest's host is at another plug
     assert ("carbontrack calibrate --wall" in narrowing) is ("hypervisor" not in flags)
@@ -163,10 +164,10 @@ def test_a_guest_is_told_what_helps_a_guest(
 
     assert "modprobe" not in text
     assert "calibrate --wall" not in text
-    assert "neither its counters nor its wall can be seen from inside a virtual machine" in text
+    assert "a virtual machine is shown neither energy counters nor wall power" in text
     assert "CARBONTRACK_REGION=" in text
     assert ("CARBONTRACK_CPU_TDP_W=WATTS" in text) is design_power
-    assert ("its name, shown by the hypervisor" in text) is by_name
+    assert ("let the hypervisor pass on its name" in text) is by_name
 
 
 def test_what_is_measured_claims_no_rate_of_models(doctor: Doctor, tmp_path: Path) -> None:
@@ -174,8 +175,8 @@ def test_what_is_measured_claims_no_rate_of_models(doctor: Doctor, tmp_path: Pat
     with used(build_powercap(tmp_path / "sys"), package_0=50.0, dram=5.0):
         text = doctor("--region", "FR").stdout
 
-    assert "not the wall" not in text
-    assert "To narrow the intervals" not in text
+    assert "not wall power" not in text
+    assert "How to improve" not in text
 
 
 def test_what_is_not_measured_stands_in_the_first_line(doctor: Doctor, tmp_path: Path) -> None:
@@ -189,7 +190,8 @@ def test_what_is_not_measured_stands_in_the_first_line(doctor: Doctor, tmp_path:
         found = json.loads(doctor("--json", "--region", "FR").stdout)
 
     assert text.splitlines()[0].endswith(
-        "cpu, ram modelled; 1 closed counter is taken to be like the others of its kind"
+        "CPU and memory modelled; nothing measured; "
+        "1 closed counter is taken to be like the others of its kind"
     )
     assert "rapl:package-1" in text.partition("Not used")[2]
     assert found["faults"] == {"zones_closed": 1}
@@ -227,11 +229,26 @@ def test_the_text_has_a_part_for_each_question(doctor: Doctor) -> None:
     """What is there, what is not used and why, where, and with which settings."""
     done = doctor("--region", "FR")
 
-    for part in ("This machine", "Meters", "Not used", "Grid", "Settings", "model:cpu"):
-        assert part in done.stdout
-    assert "FR  (argument)" in done.stdout
-    assert "interval_s" in done.stdout
+    places = [
+        done.stdout.index(f"\n{part}\n")
+        for part in ("At a glance", "How to improve", "This machine", "Meters", "Not used",
+                     "Checks", "Grid", "Settings")
+    ]  # fmt: skip
+    assert places == sorted(places)
+    assert "FR, as given" in done.stdout
     assert "\x1b" not in done.stdout
+
+
+def test_settings_that_nobody_set_wait_to_be_asked_for(doctor: Doctor) -> None:
+    """One line says how; `--all` has each of them, set or not."""
+    short, long = doctor("--region", "FR").stdout, doctor("--region", "FR", "--all").stdout
+    assert "to see them: carbontrack doctor --all" in " ".join(short.split())
+    own = short.partition("\nSettings\n")[2]
+    assert {line.split()[0] for line in own.splitlines() if line[2:3].strip()} == {
+        "region", "sysfs_path", "default",
+    }  # fmt: skip
+    for name in READERS:
+        assert f"\n  {name} " in long
 
 
 def test_what_the_grids_interval_leaves_out_is_said_beside_it(doctor: Doctor) -> None:
@@ -328,7 +345,7 @@ def test_a_completed_component_that_stands_still_is_told_as_well(
     done = doctor("--json")
     assert json.loads(done.stdout)["checks"]["still"] == ["model:packages"]
     text = " ".join(doctor().stdout.split())
-    assert "cpu not measured, as counters stand still" in text.partition("This machine")[0]
+    assert "CPU not measured, as counters stand still" in text.partition("This machine")[0]
     assert "model:packages stands still, compared with the CPU seconds" in text
     assert "model:packages agrees" not in text
 
@@ -338,7 +355,7 @@ def test_what_was_compared_with_what_is_told_in_plain_words(doctor: Doctor) -> N
     text = " ".join(doctor("--region", "FR").stdout.split())
     words = "model:cpu agrees, compared with the CPU seconds of this process: the system counted"
     assert words in text
-    assert "model:ram cannot be compared: it is a model of what nothing else shows" in text
+    assert "model:ram cannot be compared: nothing else shows this power" in text
 
 
 def test_what_carbontrack_costs_here_is_measured(doctor: Doctor) -> None:
@@ -364,11 +381,11 @@ def test_blurred_counters_are_suspected(
 
 
 def test_only_what_was_set_takes_a_line_each(doctor: Doctor) -> None:
-    """Settings that somebody chose stand out; the others are there, on few lines, and fit."""
+    """Settings that somebody chose stand out; the others are not there, and all fits."""
     done = doctor(CARBONTRACK_REGION="DE", CARBONTRACK_IDLE="none")
     lines = [line.split() for line in done.stdout.splitlines()]
     assert ["idle", "none", "(environment)"] in lines
-    assert "interval_s=1" in done.stdout
+    assert "interval_s" not in done.stdout
     assert "for idle=none" in " ".join(done.stdout.split())
     prose = [line for line in done.stdout.splitlines() if not line.startswith("      ")]
     assert max(map(len, prose)) <= 80

@@ -104,7 +104,7 @@ def test_a_journal_that_cannot_be_opened_is_not_taken_for_nothing(
     ran = with_few_descriptors(1, tmp_path, command)
 
     assert ran.returncode == 1
-    assert "3 journals could not be looked into, and what they keep still waits" in ran.stderr
+    assert "3 journals could not be read, and the records in them are still waiting" in ran.stderr
     assert "Too many open files" in ran.stderr
     assert ran.stdout == {"sync": "nothing could be sent\n"}.get(
         command, "no run could be recovered\n"
@@ -161,7 +161,7 @@ def test_sync_sends_and_tells(tmp_path: Path) -> None:
         "remaining": 0,
     }
     assert len(receiver.record_ids) == 3
-    assert (again.returncode, again.stdout) == (0, "nothing waits to be sent\n")
+    assert (again.returncode, again.stdout) == (0, "nothing is waiting to be sent\n")
 
 
 def test_sync_can_be_kept_to_one_address(tmp_path: Path) -> None:
@@ -190,9 +190,31 @@ def test_recover_writes_and_tells(tmp_path: Path) -> None:
 
     assert (ran.returncode, ran.stderr) == (0, "")
     assert f"written to {place}" in ran.stdout
-    assert "waits for https://carbon.example/x; send it with: carbontrack sync" in ran.stdout
+    assert "waiting for https://carbon.example/x; to send it: carbontrack sync" in ran.stdout
     assert [record.status for record in iter_records(place)] == ["recovered"]
-    assert again.stdout == "no run was left behind\n"
+    assert again.stdout == "there is nothing to recover\n"
+
+
+def test_recover_tells_what_may_be_lost(tmp_path: Path) -> None:
+    """After a kill, with the settings that bound it; not of records that were finished."""
+    place = tmp_path / "runs.csv"
+    journal = Journal(tmp_path)
+    journal.checkpoint(a_record(), [str(place)])
+    journal.close()
+    killed = carbontrack(tmp_path, "recover")
+    journal = Journal(tmp_path)
+    journal.enqueue(a_record(1), str(place))
+    journal.close()
+    finished = carbontrack(tmp_path, "recover")
+
+    lost = "What a killed process used after the time shown is lost:"
+    assert killed.stdout.splitlines()[1:] == [
+        lost,
+        "  open blocks: about checkpoint_s at most (10 s by default)",
+        "  short calls: about interval_s at most (1 s by default)",
+    ]
+    assert f"written to {place}" in finished.stdout
+    assert lost not in finished.stdout
 
 
 def test_recover_as_json(tmp_path: Path) -> None:

@@ -576,11 +576,33 @@ def test_the_summary_names_the_file_that_was_written(run: Run, tmp_path: Path) -
     assert b"record     emissions.schema-2.csv" in done.stderr
 
 
+def test_quiet_says_where_a_row_is_that_is_not_where_it_was_asked_for(
+    run: Run, environ: Mapping[str, str], tmp_path: Path
+) -> None:
+    """In another file, or nowhere; one line, and nothing else."""
+    (tmp_path / "emissions.csv").write_text("timestamp,project_name,emissions\n")
+    other = run("--quiet", "--region", "FR", "--", "sh", "-c", "echo out; exit 4")
+    assert (other.returncode, other.stdout) == (4, b"out\n")
+    said = b"the record is in emissions.schema-2.csv, not in emissions.csv: "
+    assert other.stderr == b"carbontrack: " + said + b"emissions.csv has other columns\n"
+
+    # neither the output nor the journal has room
+    limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))"
+    code = (
+        f"{limit}; from carbontrack.cli import main; "
+        "sys.exit(main(['run', '--quiet', '--output', 'runs.csv', '--', 'true']))"
+    )
+    lost = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True,
+                          env=environ, check=False)  # fmt: skip
+    assert lost.returncode == 0
+    assert b"1 record could not be written and is lost" in lost.stderr
+
+
 def test_the_summary_says_what_was_not_delivered(run: Run) -> None:
     """A server that is down gets the record later, and by which command."""
     done = run("--region", "FR", "--output", "http://127.0.0.1:9/records?key=s3cret", "--", "true")
     assert done.returncode == 0
-    assert b"not delivered yet; carbontrack sync sends it" in b" ".join(done.stderr.split())
+    assert b"not delivered yet; to send it: carbontrack sync" in b" ".join(done.stderr.split())
     assert b"s3cret" not in done.stderr
 
 

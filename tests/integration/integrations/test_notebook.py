@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -99,11 +100,63 @@ def test_an_error_in_a_cell_is_the_cells_own(
 
 
 @pytest.mark.parametrize(
+    ("cell", "tells"),
+    [
+        ("def g(x):\n    return f(x)\n\ng(0)", ["Cell In[3], line 4", "in f(x)", "ZeroDivision"]),
+        ("if:", ["Cell In[3], line 1", "SyntaxError: invalid syntax"]),
+        ("eval('1+')", ["Cell In[3], line 1", "SyntaxError: invalid syntax"]),
+        (
+            "try:\n    1/0\nexcept Exception as e:\n    raise KeyError(1) from e",
+            ["line 2", "line 4"],
+        ),
+        ("raise ExceptionGroup('all', [ValueError('one')])", ["all (1 sub-exception)", "one"]),
+        ("carbontrack.track('a', regoin='FR')", ["Cell In[3], line 1", "did you mean 'region'"]),
+    ],
+    ids=["error", "syntax", "syntax-inside", "chain", "group", "ours"],
+)
+def test_a_traceback_has_the_frames_of_the_cell_alone(
+    shell: Callable[..., list[dict[str, Any]]], cell: str, tells: list[str]
+) -> None:
+    """No frame of carbontrack, not of a decorated function either, and none of IPython's magics."""
+    if "Group" in cell and sys.version_info < (3, 11):
+        pytest.skip("ExceptionGroup came with Python 3.11")
+    _, _, failed, state, last = shell(
+        "%load_ext carbontrack",
+        "import carbontrack\n@carbontrack.track(output='none')\ndef f(x): return 1 / x",
+        f"%%carbontrack output=none\n{cell}",
+        "get_ipython().custom_exceptions, len(get_ipython().events.callbacks['post_execute'])",
+        "1 / 0",
+    )
+    for text in tells:
+        assert text in failed["printed"]
+    for frame in ("carbontrack/", "IPython/", "run_cell_magic", "exec("):
+        assert frame not in failed["printed"]
+    assert "(), " in state["printed"]
+    assert last["printed"].count("ZeroDivisionError: division by zero") == 1
+
+
+def test_the_users_own_way_of_showing_errors_stays(
+    shell: Callable[..., list[dict[str, Any]]],
+) -> None:
+    """A handler that was set with `set_custom_exc` is called for a measured cell as for others."""
+    own = "def show(self, etype, value, tb, tb_offset=None): print('MINE', value)"
+    *_, measured, plain = shell(
+        "%load_ext carbontrack",
+        f"{own}\nget_ipython().set_custom_exc((ZeroDivisionError,), show)",
+        "%%carbontrack output=none\n1 / 0",
+        "1 / 0",
+    )
+    assert "MINE division by zero" in measured["printed"]
+    assert "MINE division by zero" in plain["printed"]
+    assert "Traceback" not in measured["printed"]
+
+
+@pytest.mark.parametrize(
     ("line", "says"),
     [
         ("regoin=FR", "did you mean 'region'"),
         ("train region=Atlantis", "Atlantis"),
-        ("two names", "one name, or one in quotes"),
+        ("two names", "a name of several words needs quotes: 'two names'"),
         ("'half", "No closing quotation"),
     ],
 )
@@ -191,6 +244,67 @@ nbformat.write(notebook, sys.argv[2])
     ]
     assert any("<b>sum of squares</b>" in page for page in pages)
     assert any("record" in page and "<td" in page for page in pages)
+
+
+_LOOPS = """
+import carbontrack
+for epoch in carbontrack.progress(range(3), name='train', output='none'):
+    for step in carbontrack.progress(range(2), name='step'):
+        sum(range(100_000))
+"""
+
+
+def executed(tmp_path: Path, environ: dict[str, str], *cells: str) -> tuple[list[Any], str]:
+    """The cells after a run in a kernel, and the page that nbconvert exports of them."""
+    for module in ("nbclient", "ipykernel", "nbconvert", "ipywidgets"):
+        pytest.importorskip(module, reason=f"{module} is not installed")
+    program = """
+import json, sys, nbformat
+from nbclient import NotebookClient
+from nbconvert import HTMLExporter
+cells = [nbformat.v4.new_code_cell(cell) for cell in json.load(sys.stdin)]
+notebook = nbformat.v4.new_notebook(cells=cells)
+NotebookClient(notebook, timeout=60, kernel_name="python3", allow_errors=True).execute()
+nbformat.write(notebook, "done.ipynb")
+open("done.html", "w", encoding="utf-8").write(HTMLExporter().from_notebook_node(notebook)[0])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=json.dumps(cells),
+        cwd=tmp_path, env=environ, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "done.ipynb").read_text(encoding="utf-8"))["cells"]
+    return found, (tmp_path / "done.html").read_text(encoding="utf-8")
+
+
+def test_a_progress_bar_leaves_a_summary_in_an_exported_notebook(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    """One for the outermost loop, as table and line; a loop that is switched off has none."""
+    off = _LOOPS.replace("output='none'", "disable=True").replace("name='step'", "disable=True")
+    (loops, switched_off), page = executed(tmp_path, environ, _LOOPS, off)
+
+    tables = [out["data"] for out in loops["outputs"] if "text/html" in out.get("data", {})]
+    assert len(tables) == 1
+    assert "<b>train</b>" in "".join(tables[0]["text/html"])
+    assert re.match(r"train: .*, energy .*, emissions .*", "".join(tables[0]["text/plain"]))
+    assert page.count("<b>train</b>") == 1
+    assert not any("text/html" in out.get("data", {}) for out in switched_off["outputs"])
+
+
+def test_a_failing_cell_in_a_kernel_has_its_own_frames(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    """In the outputs that Jupyter keeps, and in the exported page."""
+    cell = "%%carbontrack broken output=none\ndef halve(x):\n    return 1 / x\n\nhalve(0)"
+    (_, failed), page = executed(tmp_path, environ, "%load_ext carbontrack", cell)
+
+    (error,) = [out for out in failed["outputs"] if out["output_type"] == "error"]
+    shown = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(error["traceback"]))
+    assert error["ename"] == "ZeroDivisionError"
+    assert "Cell In[2], line 4" in shown
+    assert "carbontrack/" not in shown
+    assert "run_cell_magic" not in page
 
 
 def test_names_and_mistakes_are_shown_as_text(shell: Callable[..., list[dict[str, Any]]]) -> None:

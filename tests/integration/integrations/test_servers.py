@@ -77,9 +77,9 @@ PATIENCE_S = 60.0
 class Server:
     """A running server; `answered` counts the calls that it has answered."""
 
-    def __init__(self, folder: Path, command: list[str], **settings: str) -> None:
+    def __init__(self, folder: Path, command: list[str], app: str = APP, **settings: str) -> None:
         self.folder = folder
-        (folder / "app.py").write_text(APP)
+        (folder / "app.py").write_text(app)
         self._port = _free_port()
         name, *rest = command
         place = ["--bind", f"127.0.0.1:{self._port}"]
@@ -145,8 +145,8 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, command: list[str], **settings: str) -> Iterator[Server]:
-    server = Server(folder, command, **settings)
+def serving(folder: Path, command: list[str], app: str = APP, **settings: str) -> Iterator[Server]:
+    server = Server(folder, command, app, **settings)
     try:
         server.wait_until_up()
         yield server
@@ -209,3 +209,32 @@ def test_without_the_middleware_uvicorn_leaves_a_checkpoint(tmp_path: Path) -> N
     (recovered,) = recover(tmp_path / "state")
     assert recovered.record.status == "recovered"
     assert here.calls() == here.answered
+
+
+_ADVICE = "wrap the application: app = carbontrack.integrations.asgi.CarbontrackMiddleware(app)"
+
+
+@pytest.mark.parametrize(
+    ("command", "settings", "count"),
+    [
+        (["uvicorn", "app:bare"], {}, 1),
+        (["uvicorn", "app:asgi"], {}, 0),
+        (["uvicorn", "app:bare"], {"CARBONTRACK_FLUSH_ON_SIGNALS": "yes"}, 0),
+        ([*GUNICORN, "app:wsgi"], {}, 0),
+    ],
+    ids=["bare", "middleware", "flush", "gunicorn"],
+)
+def test_uvicorn_without_the_middleware_is_told_once_what_to_do(
+    tmp_path: Path, command: list[str], settings: dict[str, str], count: int
+) -> None:
+    """When the first sum of calls has been written; not where the last rows are written anyway."""
+    app = APP.replace('output="rows.csv"', 'output="rows.csv", window_s=0.5')
+    with serving(tmp_path, command, app=app, **settings) as here:
+        deadline_s = time.monotonic() + PATIENCE_S
+        while not (tmp_path / "rows.csv").exists() or here.calls() < 2:
+            assert time.monotonic() < deadline_s, "no row is written"
+            here.ask()
+        for _ in range(30):
+            here.ask()
+        printed = here.end(signal.SIGTERM)
+    assert printed.count(_ADVICE) == count

@@ -172,7 +172,7 @@ needs_force = pytest.mark.skipif(
 
 @pytest.mark.parametrize(
     ("how", "left_out"),
-    [("scope='all'", "its fixtures are not billed"), ("repeat=3", "not repeated")],
+    [("scope='all'", "fixtures not included"), ("repeat=3", "not repeated")],
 )
 @pytest.mark.parametrize(
     ("options", "ini"),
@@ -192,7 +192,7 @@ def test_what_is_rerun_is_left_to_its_plugin(
 
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
-        ["*2.00 J*kept*", f"*{left_out}: another plugin runs or reruns it", "*1 passed, 1 rerun*"]
+        ["*2.00 J*within*", f"*{left_out}: another plugin runs or reruns it", "*1 passed, 1 rerun*"]
     )
 
 
@@ -243,7 +243,7 @@ def test_it(joules, costly): burn(joules)
     result = project.run()
 
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["*4.50 J*kept*", "*: another plugin runs or reruns it"])
+    result.stdout.fnmatch_lines(["*4.50 J*within*", "*: another plugin runs or reruns it"])
 
 
 def test_other_plugins_get_tests_as_the_next_ones(project: Project) -> None:

@@ -119,7 +119,7 @@ def test_the_workflow_of_github(tmp_path: Path, after: int, code: int) -> None:
     assert done.returncode == code, done.stdout + done.stderr
     summary = (tmp_path / "summary.md").read_text()
     assert summary.count("### Emissions of the tests") == 1
-    assert summary.count("OVER") == code
+    assert summary.count("| over |") == code
     assert (here.path / "carbon.json").exists()
 
 
@@ -132,5 +132,5 @@ def test_the_job_of_gitlab(tmp_path: Path) -> None:
 
     done = here.bash(script)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "OVER" in done.stdout
+    assert "over" in done.stdout
     assert "carbon_energy_joules" in (here.path / "junit.xml").read_text()

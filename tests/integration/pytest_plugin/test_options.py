@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from carbontrack.integrations.pytest_plugin.baseline import save
+from carbontrack.integrations.pytest_plugin.baseline import Occasion, save
 from carbontrack.integrations.pytest_plugin.options import Options
 from tests.support.budget_project import Project
 
@@ -186,7 +186,7 @@ def test_an_ini_key_and_a_variable_are_heard_alone(
     project: Project, monkeypatch: pytest.MonkeyPatch, place: str, name: str, value: str
 ) -> None:
     """Each starts the plugin, and reaches it as the option of the same name does."""
-    save(project.path / "base.json", [], "")
+    save(project.path / "base.json", [], Occasion(""))
     give(project, monkeypatch, place, name, value)
     config = project.pytester.parseconfigure("-p", "no:cacheprovider", "-p", "no:asyncio")
     plugin = config.pluginmanager.get_plugin("carbontrack-budgets")
@@ -264,7 +264,7 @@ def test_one_file_is_not_saved_and_added_to(project: Project) -> None:
     project.file("def test_it(): burn(2)\n")
     result = project.run("--carbon-add=a.json", "--carbon-save=a.json")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*a.json cannot be written anew and added to*"])
+    result.stderr.fnmatch_lines(["*a.json cannot be both replaced and added to*"])
 
 
 def test_what_is_no_baseline_is_not_added_to(project: Project) -> None:
@@ -505,7 +505,7 @@ def test_a_narrow_terminal_is_not_overrun(
     project.file(f"def {name}(): burn(1)\n")
     result = project.run("--carbon")
 
-    table = [line for line in result.stdout.lines if line.startswith("1.00 mg")]
+    table = [line for line in result.stdout.lines if line.startswith("1.00 J")]
     assert len(table) == 1
     assert len(table[0]) <= 40
     assert table[0].endswith("name")
@@ -539,4 +539,4 @@ def test_the_step_summary_is_markdown(project: Project, monkeypatch: pytest.Monk
 
     text = page.read_text()
     assert text.startswith("# before\n### Emissions of the tests\n")
-    assert "| `test_it.py::test_more` | 3.00 J | 3.00 mg | 2.00 J | OVER |" in text
+    assert "| `test_it.py::test_more` | 3.00 J | 3.00 mg | 2.00 J | over |" in text

@@ -71,7 +71,7 @@ def test_seen_to_be_small(): burn({joules})
 
     tests = json.loads((project.path / "out.json").read_text())["tests"]
     assert [test["verdict"] for test in tests] == ["within", "inconclusive"]
-    result.stdout.fnmatch_lines(["*test_unseen PASSED, CARBON BUDGET NOT SURE*"])
+    result.stdout.fnmatch_lines(["*test_unseen PASSED, CARBON BUDGET INCONCLUSIVE*"])
 
 
 @pytest.mark.parametrize(("choice", "failed"), [("pass", 0), ("warn", 0), ("fail", 1)])
@@ -184,11 +184,11 @@ def test_module_wins(): burn(5)
         ("5", "is not a quantity"),
         ('"-1 J"', "zero or more"),
         ('emissions="5 J"', "is a quantity of energy"),
-        ('"5 J", energy="6 J"', "two times"),
+        ('"5 J", energy="6 J"', "two values of energy"),
         ('"5 J", repeats=3', "did you mean 'repeat'"),
         ('"5 J", repeat=0', "whole number"),
         ('"5 J", scope="none"', "neither 'call' nor 'all'"),
-        ("", "says nothing"),
+        ("", "has no arguments"),
     ],
 )
 def test_a_bad_marker_is_a_usage_error_that_names_its_place(
@@ -293,7 +293,9 @@ def test_it():
     result = project.run()
 
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*2.00 J*kept*", "*round 2 failed, so the figure is of 1"])
+    result.stdout.fnmatch_lines(
+        ["*2.00 J*within*", "*round 2 failed, so the result is from 1 round"]
+    )
 
 
 def test_a_failure_ends_the_repeats_and_the_fixtures(project: Project) -> None:
@@ -475,7 +477,7 @@ def test_it():
     result = project.run("-W", "error", "--reruns", "2")
 
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*2.00 J*kept*", "*1 passed, 1 rerun*"])
+    result.stdout.fnmatch_lines(["*2.00 J*within*", "*1 passed, 1 rerun*"])
 
 
 def test_pdb_sees_failures_and_no_budgets(project: Project) -> None:

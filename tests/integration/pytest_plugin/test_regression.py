@@ -61,7 +61,8 @@ def test_a_comparison_that_may_hide_a_regression_is_not_sure(
     )  # fmt: skip
 
     letter = {"pass": ".", "warn": "c", "fail": "C"}[choice]
-    result.stdout.fnmatch_lines([f"test_it.py {letter} *", f"*{reason}*"])
+    result.stdout.fnmatch_lines([f"test_it.py {letter} *"])
+    assert reason in " ".join(" ".join(result.stdout.lines).split())
     result.assert_outcomes(failed=int(choice == "fail"), passed=int(choice != "fail"))
     (test,) = json.loads((project.path / "o.json").read_text())["tests"]
     assert test["verdict"] == "inconclusive"
@@ -92,7 +93,7 @@ def test_new_tests_are_counted(project: Project) -> None:
     result = limited(project, "--carbon-repeat=3", "--carbon-inconclusive=fail")
 
     result.assert_outcomes(passed=3)
-    result.stdout.fnmatch_lines(["2 tests not in the baseline, and not judged by it"])
+    result.stdout.fnmatch_lines(["2 tests are not in the baseline, so the change is not checked"])
 
 
 @pytest.mark.parametrize("verbosity", [(), ("-qq",)])
@@ -105,7 +106,7 @@ def test_a_baseline_of_other_tests_is_said_loudly(
     result = limited(project, "--color=yes", *verbosity)
 
     shown = "\n".join(result.stdout.lines)
-    assert "\x1b[33mnothing was compared: of 1 test none is in" in shown
+    assert "\x1b[33mnothing was compared: " in shown
     assert "--carbon-compare=PATH with '='" in shown
 
 
@@ -119,8 +120,8 @@ def test_the_step_summary_says_it_too(project: Project, monkeypatch: pytest.Monk
     limited(project)
 
     text = (project.path / "summary.md").read_text()
-    assert "**nothing was compared: of 1 test none is in" in text
-    assert "**1 test not in the baseline, and not judged by it**" in text
+    assert "**nothing was compared: " in text
+    assert "**1 test is not in the baseline, so the change is not checked**" in text
 
 
 @pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["alone", "workers"])
@@ -138,13 +139,13 @@ def test_the_first_run_begins_the_baseline_that_it_is_added_to(
         counts.append(len(test["rounds_joules"]))
 
     assert counts == [1, 2, 2, 3]
-    assert "there was no" in shown[0]
-    assert "base.json yet, this run begins it" in shown[0]
+    assert "did not exist" in shown[0]
+    assert "base.json did not exist; this run creates it" in shown[0]
     assert "1 passed" in shown[0]
     assert "+0.0 %" in shown[1]
     assert "+100.0 %" in shown[2]
     assert "1 failed" in shown[2]
-    assert all("there was no" not in later for later in shown[1:])
+    assert all("did not exist" not in later for later in shown[1:])
 
 
 @pytest.mark.parametrize("more", [(), ("--carbon-add=other.json",), ("--carbon-save=base.json",)])
@@ -181,7 +182,7 @@ def test_ids_that_moved_with_the_root_directory_are_said(project: Project) -> No
     moved = project.run_apart("--carbon-compare", str(path), *limit)
     kept = project.run_apart(f"--carbon-compare={path}", *limit)
 
-    assert "nothing was compared: of 1 test none is in" in moved.stdout
+    assert "has none of the 1 test of this run" in moved.stdout
     assert "nothing was compared" not in kept.stdout
     assert "+0.0 %" in kept.stdout
 
@@ -191,7 +192,7 @@ def test_a_regression_limit_needs_a_baseline(project: Project) -> None:
     project.file("def test_it(): print('I RAN')\n")
     result = project.run("--carbon-fail-on=10%", "-s")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--carbon-fail-on has nothing to judge by*"])
+    result.stderr.fnmatch_lines(["*--carbon-fail-on needs a baseline*"])
     result.stdout.no_fnmatch_line("*I RAN*")
 
     project.ini(carbon_fail_on="10%")
@@ -206,7 +207,7 @@ def test_an_empty_value_on_the_command_line_is_a_usage_error(
     project.file("def test_it(): pass\n")
     result = project.run(f"--carbon-{option}", value)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"*--carbon-{option} is given an empty value*"])
+    result.stderr.fnmatch_lines([f"*--carbon-{option} has an empty value*"])
 
 
 def test_an_empty_value_in_ini_or_environment_is_not_given(

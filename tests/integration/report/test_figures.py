@@ -285,11 +285,11 @@ def test_the_shares_of_how_energy_is_known(opened: Callable[..., Any]) -> None:
 def test_what_is_modelled_says_where_it_ends(opened: Callable[..., Any]) -> None:
     """Beside the shares, and with the rate that the interval holds at."""
     page = opened([a_record(basis="modelled", cpu_basis="modelled")])
-    assert "processor and memory, not the wall" in page.text_content(".known-text")
+    assert "CPU and memory, not wall power" in page.text_content(".known-text")
     assert "nine of ten published servers" in page.text_content(".how")
     assert "one country in three lies outside" in page.text_content(".how")
     page = opened([a_record(basis="measured", cpu_basis="measured", ram_basis="measured")])
-    assert "not the wall" not in page.inner_text("main > section >> nth=0")
+    assert "not wall power" not in page.inner_text("main > section >> nth=0")
 
 
 def test_the_grids_give_the_grams(opened: Callable[..., Any]) -> None:

@@ -35,10 +35,40 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """`carbontrack COMMAND --help` works for all that are listed."""
+def test_every_command_explains_itself(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`carbontrack COMMAND --help` shows an example, in 80 columns, for all that are listed."""
+    monkeypatch.setenv("COLUMNS", "80")
     assert main([name, "--help"]) == 0
-    assert f"carbontrack {name}" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert f"carbontrack {name}" in text
+    assert f"carbontrack {name} " in text.lower().partition("example")[2]
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("words", "usage", "says"),
+    [
+        (["regions", "FR", "--yeer", "2"], "regions", "no option --yeer; did you mean '--year'?"),
+        (["top", "all"], "top", "one argument too many: 'all'"),
+        (["report", "--qwxyz=1"], "report", "there is no option --qwxyz\n"),
+        (["when", "--huors", "4"], "when", "no option --huors; did you mean '--hours'?"),
+        (["when"], "when", "the following arguments are required: --hours"),
+        (["regions", "--top", "many"], "regions", "argument --top: invalid int value: 'many'"),
+        (["run", "--naem", "x", "--", "ls", "-l"], "run", "--naem; did you mean '--name'?"),
+        (["--verson"], "", "there is no option --verson; did you mean '--version'?"),
+    ],
+)
+def test_a_wrong_option_shows_the_usage_of_its_own_command(
+    words: list[str], usage: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the nearest right name; options behind `--` are the command's own."""
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"usage: carbontrack {usage}".rstrip())
+    assert says in printed.err
 
 
 def test_a_misspelt_command_is_bad_usage(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from carbontrack.cli import main
+from carbontrack.cli.regions import compared_text
 from carbontrack.grid.tables import lookup
 from carbontrack.record import Record
 from tests.support.records import a_record
@@ -40,7 +41,7 @@ def test_a_place_is_told_with_its_source(capsys: Printed) -> None:
     assert france["intensity_source"] == grid.source
     assert main(["regions", "France"]) == 0
     text = capsys.readouterr().out
-    assert "41.44 g CO2e/kWh" in text
+    assert "41.4 g CO2e/kWh" in text
     assert "Ember" in text
 
 
@@ -57,7 +58,7 @@ def test_an_earlier_year_has_its_own_figures(capsys: Printed) -> None:
     assert by_place["PL"]["emissions_g"] == pytest.approx(poland)
     assert by_place["PL"]["factor"] == pytest.approx(poland / 78.54)
     assert main(["regions", "FR", "--year", "2022"]) == 0
-    assert "78.54 g CO2e/kWh" in capsys.readouterr().out
+    assert "78.5 g CO2e/kWh" in capsys.readouterr().out
     assert main(["regions", "FR", "--year", "1999"]) == 2
     assert "the tables begin in 2000" in capsys.readouterr().err
 
@@ -102,7 +103,7 @@ def test_no_query_lists_every_place_in_json(capsys: Printed) -> None:
     assert len(facts(capsys)) > 350
     assert main(["regions"]) == 0
     printed = capsys.readouterr()
-    assert len(printed.out.splitlines()) == 15
+    assert len(printed.out.splitlines()) == 16  # with a heading
     assert "--top 0" in printed.err
 
 
@@ -152,11 +153,51 @@ def test_a_ranking_without_a_query_stays_in_the_same_cloud(capsys: Printed) -> N
 
 
 def test_a_ranking_is_readable(capsys: Printed) -> None:
-    """With units, intervals and a word on overlap."""
+    """With headings, units, percentages and a word on overlap; columns are aligned."""
     assert main(["regions", "gcp", "--energy-kwh", "2", "--here", "europe-west9"]) == 0
     text = capsys.readouterr().out
-    assert "1.00 x  here" in text
-    assert "overlap" in text
+    first, _, heads, *lines = text.splitlines()
+    assert first == "2 kWh, compared with gcp:europe-west9"
+    assert heads.split() == ["region", "emissions", "interval", "compared", "place"]
+    table = lines[: lines.index("")]
+    start = heads.index("place")
+    assert {line[start - 2 : start].strip() for line in table} == {""}
+    assert all(line[start:].strip() for line in table)
+    assert any("% less" in line for line in table)
+    assert any("  unclear  " in line for line in table)
+    assert "unclear: the intervals of the two grids overlap" in text
+
+
+@pytest.mark.parametrize(
+    ("factor", "text"),
+    [(0.05, "95% less"), (0.999, "the same"), (1.2, "20% more"), (9.0, "800% more"),
+     (12.3, "12 x"), (0.0001, ">99% less"), (None, "")],
+)  # fmt: skip
+def test_a_factor_is_told_in_percent(factor: float | None, text: str) -> None:
+    """Less is a share, and far more is a multiple."""
+    assert compared_text(factor) == text
+
+
+def test_several_places_have_a_line_each(capsys: Printed) -> None:
+    """In their order, once each; one that nobody knows is an error."""
+    assert [place["region"] for place in facts(capsys, "DE", "FR", "germany")] == ["DE", "FR"]
+    assert main(["regions", "FR", "DE"]) == 0
+    heads, france, germany = capsys.readouterr().out.splitlines()
+    assert heads.split() == ["region", "g", "CO2e/kWh", "interval", "year", "place"]
+    assert (france.split()[0], germany.split()[-1]) == ("FR", "Germany")
+    assert main(["regions", "FR", "XX"]) == 2
+    assert "unknown region 'XX'" in capsys.readouterr().err
+
+
+def test_an_unknown_place_of_the_machine_is_told(
+    capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compared with the world, and why."""
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.setenv("CARBONTRACK_CLOUD", "none")
+    assert main(["regions", "FR", "--energy-kwh", "2"]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == "2 kWh, compared with WORLD, because no region is set or detected"
 
 
 def records(path: Path, *rows: tuple[str | None, float | None, str | None]) -> Path:

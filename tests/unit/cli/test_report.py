@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from carbontrack.cli import main
-from carbontrack.sinks.csv_file import HEADER, record_line
+from carbontrack.sinks.csv_file import HEADER, CsvSink, record_line
 from tests.support.records import HOSTILE, a_record
 
 
@@ -240,7 +240,7 @@ def test_a_sum_of_modelled_energy_says_where_it_ends(
 ) -> None:
     """What is not measured is of processor and memory; a measured sum says nothing of it."""
     path = tmp_path / "runs.csv"
-    said = "What is not measured is modelled: processor and memory, not the wall."
+    said = "What is not measured is modelled: CPU and memory, not wall power."
     for basis in ("modelled", "measured"):
         record = a_record(basis=basis, cpu_basis=basis, ram_basis=basis)
         path.write_bytes(HEADER + record_line(record.to_row()))
@@ -264,3 +264,55 @@ def test_a_sum_says_what_its_runs_did_not_measure(
     else:
         assert "In 2 runs GPUs are not measured." in text
         assert "In 1 run closed counters are taken to be like the others of their kind." in text
+
+
+_CODECARBON = (
+    "timestamp,project_name,run_id,duration,emissions,emissions_rate,energy_consumed\n"
+    "2026-11-20T10:00:00,train,5b0fa12a,12.5,0.00012,9.6e-06,0.000157\n"
+)
+
+
+def test_a_file_of_codecarbon_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its rows are added up, and a note tells what they lack; the output can still be parsed."""
+    theirs = tmp_path / "emissions.csv"
+    theirs.write_text(_CODECARBON)
+    assert main(["report", str(theirs), "--json"]) == 0
+
+    out, err = capsys.readouterr()
+    assert json.loads(out)["total"]["runs"] == 1
+    assert f"{theirs} has CodeCarbon's columns: no interval" in err
+    assert "carbontrack run" in err
+
+
+def test_rows_that_were_diverted_are_in_the_default_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file of CodeCarbon stays as it is; rows next to it, and those of other machines, count."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "emissions.csv").write_text(_CODECARBON)
+    with pytest.warns(UserWarning, match="emissions.csv has CodeCarbon's columns and is not chang"):
+        sink = CsvSink(Path("emissions.csv"))
+    sink.write(a_record(1, name="ours"))
+    sink.close()
+    other = CsvSink(Path("emissions.boot-0123abcd.csv"))
+    other.write(a_record(2, name="elsewhere"))
+    other.close()
+    assert main(["report", "--json"]) == 0
+
+    groups = json.loads(capsys.readouterr().out)["groups"]
+    assert sorted(group["key"] for group in groups) == ["elsewhere", "ours", "train"]
+    assert (tmp_path / "emissions.csv").read_text() == _CODECARBON
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,2\n", "hello\n"])
+def test_a_file_of_another_kind_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    """With its beginning, so that nobody looks for rows in the wrong file."""
+    path = tmp_path / "x.csv"
+    path.write_text(text)
+    assert main(["report", str(path)]) == 2
+    begin = text.splitlines()[0]
+    assert f"x.csv is not a file of carbontrack or CodeCarbon; it begins with {begin!r}" in (
+        capsys.readouterr().err
+    )

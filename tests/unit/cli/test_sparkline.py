@@ -19,25 +19,25 @@ def rows(*watts, component="cpu"):
 
 def test_bars_stand_for_shares_of_the_highest_power():
     """From nothing to the highest, and the figures at both ends."""
-    assert sparkline(rows(0.0, 50.0, 100.0, 25.0)) == "▁▅█▃  0 mW to 100 W"
+    assert sparkline(rows(0.0, 50.0, 100.0, 25.0)) == "▁▅█▃  0 to 100 W"
 
 
 def test_components_are_added():
     """A bar is the power of all components together."""
     both = rows(10.0, 30.0) + rows(10.0, 10.0, component="ram")
-    assert sparkline(both) == "▅█  20.0 W to 40.0 W"
+    assert sparkline(both) == "▅█  20.0 to 40.0 W"
 
 
 def test_a_gap_is_a_space():
     """Where no meter answered there is no bar."""
-    assert sparkline(rows(50.0, None, 50.0)) == "█ █  50.0 W to 50.0 W"
+    assert sparkline(rows(50.0, None, 50.0)) == "█ █  50.0 to 50.0 W"
 
 
 def test_uneven_bins_make_no_gap():
     """A part of the time that only a longer bin reaches into has that bin's power."""
     edges_s = (0.0, 0.2, 1.2, 2.2, 3.2, 4.2, 4.3)
     uneven = [PowerRow(a, b, "cpu", 30.0 * (b - a), b - a, 30.0) for a, b in pairwise(edges_s)]
-    assert sparkline(uneven) == "██████  30.0 W to 30.0 W"
+    assert sparkline(uneven) == "██████  30.0 to 30.0 W"
 
 
 def test_a_long_run_fits_a_narrow_terminal():
@@ -48,7 +48,7 @@ def test_a_long_run_fits_a_narrow_terminal():
 
 def test_without_a_figure_it_says_so():
     """One bin needs no bars; none known is unknown."""
-    assert sparkline(rows(7.0)) == "7.00 W all the time"
+    assert sparkline(rows(7.0)) == "7.00 W throughout"
     assert sparkline(rows(None, None)) == "unknown"
 
 

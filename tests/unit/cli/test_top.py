@@ -114,7 +114,7 @@ def test_wide_characters_keep_the_columns_straight():
 
 def test_nothing_open_is_said():
     """An empty table is a sentence, and in JSON an empty list with unknown sums."""
-    assert page([], NOW, Sized()) == ["nothing of yours is being measured"]
+    assert page([], NOW, Sized()) == ["no run of yours is being measured"]
     assert facts([], NOW) == {
         "at": "2026-11-24T03:00:05Z", "runs": [], "watts": None, "energy_kwh": None,
         "emissions_g": None,
@@ -136,7 +136,7 @@ def test_a_pipe_gets_one_look(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("CARBONTRACK_STATE_DIR", str(tmp_path))
     never = threading.Event()
     assert run(Namespace(once=False, json=False), clock=FakeClock(), over=never) == 0
-    assert capsys.readouterr().out == "nothing of yours is being measured\n"
+    assert capsys.readouterr().out == "no run of yours is being measured\n"
 
 
 def test_what_is_not_measured_has_a_line_below():

@@ -114,16 +114,16 @@ def test_energy_and_intensity_combine_as_independent_factors() -> None:
 
 
 def test_each_part_says_its_power_its_interval_and_its_boundary() -> None:
-    """One sentence a part: what is known, watts with both ends, and that it is not the wall."""
+    """One sentence a part: what is known, watts with both ends, and that it is not wall power."""
     found = carbontrack.estimate(
         gpu="A100", gpus=8, cpu="EPYC 7763", ram_gib=512, hours=1, intensity_g_per_kwh=1
     )
     card, cpu, ram = found.how
     assert card.startswith(
-        "modelled, part known: 2,304 W (960 to 3,520), the cards alone, not the wall; 8 x NVIDIA"
+        "modelled, part known: 2,304 W (960 to 3,520), GPUs only, not wall power; 8 x NVIDIA"
     )
-    assert cpu.startswith("modelled, part known: 230 W (112 to 392), processor, not the wall; 1 x")
-    assert ram.startswith("modelled: 76.8 W (23 to 307), memory, not the wall; 512 GiB x 0.15 W")
+    assert cpu.startswith("modelled, part known: 230 W (112 to 392), CPU, not wall power; 1 x")
+    assert ram.startswith("modelled: 76.8 W (23 to 307), memory, not wall power; 512 GiB x 0.15 W")
 
 
 def test_cards_of_one_kind_err_together_and_kinds_apart() -> None:

@@ -107,7 +107,7 @@ def test_the_shares_of_a_card_are_those_that_the_pages_show() -> None:
     reference = PAGE.parents[1] / "reference" / "estimate.md"
     text = reference.read_text(encoding="utf-8")
     assert f"| accelerator, idle | {idle} |" in text
-    assert f"| accelerator, at work | {full} |" in text
+    assert f"| accelerator, busy | {full} |" in text
     lines = (
         f"{at_0:.2f} + {at_1 - at_0:.2f} u"
         for at_0, at_1 in zip(IDLE_SHARE, FULL_SHARE, strict=True)

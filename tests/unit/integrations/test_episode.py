@@ -119,6 +119,7 @@ EVENTS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(events=EVENTS)
 def test_whatever_hooks_come_each_run_is_one_record(events: list[tuple[str, bool]]) -> None:
     """Any order, any thread: one row a run, no joule lost or counted twice, nothing left open."""
@@ -709,6 +710,7 @@ def test_one_callback_for_two_trainings_at_once_is_said(
     assert caplog.text.count("give each run a separate callback") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", range(4))
 def test_ctrl_c_anywhere_in_a_hook_leaves_nothing_open(first: int) -> None:
     """It ends the training, as it is; whatever the hook had begun is closed three ticks later."""

@@ -70,6 +70,7 @@ def test_every_task_has_a_source_and_a_year():
         assert list(task.thresholds_kwh()) == sorted(task.thresholds_kwh())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["text-generation", "image-generation"])
 def test_each_grade_holds_a_fifth_of_the_published_distribution(name: str):
     """A log-normal of the thresholds' own quantiles has the published mean and deviation."""

@@ -242,6 +242,7 @@ def shares_in(records: Sequence[Record]) -> list[float]:
     return [float(shares.get(record.record_id, 0.0)) for record in records]
 
 
+@pytest.mark.slow
 @given(st.lists(spans, min_size=1, max_size=12), st.integers(1, 3), st.randoms())
 def test_the_shares_of_one_machine_add_up_to_the_time_it_was_measured(
     spans_ms: list[tuple[int, int]], hosts: int, chance: Any

@@ -30,7 +30,7 @@ def test_the_page_has_the_tables_that_the_program_printed() -> None:
     """Each row of figures of the two sections that simulate is the program's."""
     printed = RESULTS.read_text(encoding="utf-8").splitlines()
     text = PAGE.read_text(encoding="utf-8")
-    start, end = (text.index(f"## {x}") for x in ("How much different", "Which rows are added"))
+    start, end = (text.index(f"## {x}") for x in ("Correlation between", "Which rows are added"))
     rows = [
         row
         for row in text[start:end].splitlines()

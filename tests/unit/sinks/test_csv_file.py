@@ -34,7 +34,7 @@ def test_a_file_of_schema_1_is_read_and_left_as_it_is(tmp_path: Path) -> None:
     """New rows go beside it, since they have more columns; its own are read as before."""
     old = tmp_path / "runs.csv"
     old.write_bytes((GOLDEN / "schema-1.csv").read_bytes())
-    with pytest.warns(UserWarning, match="different columns"):
+    with pytest.warns(UserWarning, match="other columns"):
         CsvSink(old).write(a_record(2))
 
     assert old.read_bytes() == (GOLDEN / "schema-1.csv").read_bytes()
@@ -112,7 +112,7 @@ def test_a_file_with_other_columns_is_left_alone(tmp_path: Path, foreign: bytes)
     """Rows under another header go to a new file beside it, and that is said once."""
     place = tmp_path / "emissions.csv"
     place.write_bytes(foreign)
-    with pytest.warns(UserWarning, match=r"different columns.*emissions\.schema-2\.csv"):
+    with pytest.warns(UserWarning, match=r"other columns.*emissions\.schema-2\.csv"):
         sink = CsvSink(place)
     sink.write(a_record())
 

@@ -113,6 +113,7 @@ def faults_after(number):
     os._exit(len(faults))
 
 
+@pytest.mark.slow
 def test_a_fork_in_the_middle_of_an_edge():
     """A handler or a finalizer may fork there; in both processes the next span is whole."""
     tried, number = 0, 1

@@ -179,7 +179,7 @@ def paused(seconds, call_line, tick_line):
     return found
 
 
-@pytest.mark.parametrize("seconds", [0.5, 1.5])
+@pytest.mark.parametrize("seconds", [0.5, pytest.param(1.5, marks=pytest.mark.slow)])
 def test_a_generator_is_suspended_during_a_tick(seconds):
     """What its consumer does meanwhile is not counted, wherever the tick is."""
     assert every_pair(lambda *lines: paused(seconds, *lines)) > 50

@@ -11,6 +11,7 @@ from carbontrack.api.forecast import student_t
 from carbontrack.integrations.pytest_plugin.baseline import (
     PRIOR_DEGREES,
     BaselineComparison,
+    change_text,
     compare,
 )
 from carbontrack.integrations.pytest_plugin.metrics import SPREAD
@@ -139,6 +140,7 @@ def test_a_verdict_can_be_repeated() -> None:
     assert compared(now, then, spread=0.02) == compared(now, then, spread=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2, 5])
 def test_it_holds_as_often_as_it_says(processes: int) -> None:
     """95 % of the intervals hold the truth where processes differ as recorded; 93.5 % are asked."""
@@ -157,3 +159,20 @@ def test_it_holds_as_often_as_it_says(processes: int) -> None:
         found = compare(side(1.2), side(1.0), statistic=min, seed="", spread=0.04)
         held += found.low <= 1.2 <= found.high
     assert held >= 0.935 * 2000
+
+
+@pytest.mark.parametrize(
+    ("ratio", "shown"),
+    [
+        ((1.213, 1.189, 1.24), "+21.3 % (+18.9 to +24.0)"),
+        ((2.0, 1.9, 2.1), "+100.0 % (+90.0 to +110.0)"),
+        ((2.1, 1.894, 2.3), "x2.10 (x1.89 to x2.30)"),
+        ((445.4, 388.7, 511.2), "x445 (x389 to x511)"),
+        ((1234.5, 99.97, 12345.6), "x1,234 (x100 to x12,346)"),
+        ((37.12,), "x37.1"),
+        ((0.2, 0.1, 0.3), "-80.0 % (-90.0 to -70.0)"),
+    ],
+)
+def test_a_change_above_100_percent_is_a_factor(ratio: tuple[float, ...], shown: str) -> None:
+    """A percentage of five digits would have to be computed back into a factor."""
+    assert change_text(*ratio) == shown

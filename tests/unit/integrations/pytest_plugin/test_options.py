@@ -96,7 +96,7 @@ def test_a_limit_is_a_percentage_beside_a_baseline(tmp_path: Path, place: str) -
     assert found.fail_on == 0.19
 
     if place == "option":
-        with pytest.raises(ConfigError, match="--carbon-fail-on has nothing to judge by"):
+        with pytest.raises(ConfigError, match="--carbon-fail-on needs a baseline"):
             resolved(tmp_path, **limit)
     else:
         assert resolved(tmp_path, **limit) == Options(fail_on=0.19)
@@ -185,7 +185,7 @@ def test_an_empty_value_is_refused_on_the_command_line(
     tmp_path: Path, name: str, value: str
 ) -> None:
     """A variable of CI that is not set must not switch the gate off."""
-    with pytest.raises(ConfigError, match=f"{spelt('option', name)} is given an empty value"):
+    with pytest.raises(ConfigError, match=f"{spelt('option', name)} has an empty value"):
         resolved(tmp_path, option={name: value})
 
 
@@ -220,7 +220,7 @@ def test_paths_of_the_ini_begin_at_its_folder_and_all_others_where_the_run_began
 
 def test_one_file_is_not_saved_and_added_to(tmp_path: Path) -> None:
     """The one replaces what the other would keep."""
-    with pytest.raises(ConfigError, match=r"a\.json cannot be written anew and added to"):
+    with pytest.raises(ConfigError, match=r"a\.json cannot be both replaced and added to"):
         resolved(tmp_path, option={"carbon_add": "a.json"}, ini={"carbon_save": "a.json"})
 
 

@@ -100,6 +100,7 @@ def lower_ends(name: str, load: str, processes: int, factor: float) -> list[floa
 CASES = [("loaded", 10), ("loaded", 20), ("quiet", 20)]
 
 
+@pytest.mark.slow  # all of them together
 @pytest.mark.parametrize(("load", "processes"), CASES)
 @pytest.mark.parametrize("name", TESTS)
 def test_a_regression_of_20_percent_is_found(name: str, load: str, processes: int) -> None:
@@ -108,6 +109,7 @@ def test_a_regression_of_20_percent_is_found(name: str, load: str, processes: in
     assert sum(low > THRESHOLD for low in lows) >= 0.99 * DRAWS
 
 
+@pytest.mark.slow  # all of them together
 @pytest.mark.parametrize(("load", "processes"), CASES)
 @pytest.mark.parametrize("name", TESTS)
 def test_where_nothing_changed_nothing_fails(name: str, load: str, processes: int) -> None:
@@ -116,6 +118,7 @@ def test_where_nothing_changed_nothing_fails(name: str, load: str, processes: in
     assert sum(low > THRESHOLD for low in lows) <= DRAWS // 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [5, 10])
 def test_the_interval_holds_where_nothing_changed(processes: int) -> None:
     """The lower end is over 0 % in 2.5 % of draws over all tests, and nowhere in more than 6 %.
