@@ -191,7 +191,7 @@ def test_what_is_not_measured_stands_in_the_first_line(doctor: Doctor, tmp_path:
 
     assert text.splitlines()[0].endswith(
         "CPU and memory modelled; nothing measured; "
-        "1 closed counter is taken to be like the others of its kind"
+        "1 closed counter is assumed to be like the others of its kind"
     )
     assert "rapl:package-1" in text.partition("Not used")[2]
     assert found["faults"] == {"zones_closed": 1}

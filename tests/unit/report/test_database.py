@@ -167,7 +167,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, make: Callable[[Path]
         check=False,
         timeout=60.0,
     )
-    assert "it is no regular file" in ran.stderr
+    assert "it is not a regular file" in ran.stderr
 
 
 def test_a_trigger_that_never_ends_does_not_hold_a_writer(tmp_path: Path) -> None:
