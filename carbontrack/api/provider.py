@@ -103,8 +103,7 @@ class TrackerProvider:
     def _forget_idle(self) -> None:
         """Drop trackers with nothing open, oldest first; each closes with its last reference.
 
-        A program that uses thousands of different settings needs each of them only for a short
-        time.
+        A program that uses thousands of different settings needs each of them only briefly.
         """
         for key in list(self._shared)[:-MOST_TRACKERS]:
             tracker = self._shared[key]
