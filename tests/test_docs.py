@@ -391,6 +391,8 @@ def test_an_ellipsis_stands_for_anything_and_nothing_else_does(
             True,
         ),
         ("name  energy\n----  ------", "name    energy\n------  --------", True),
+        ("0 to 12.9 mJ", "<0.01 to 3.17 mJ", True),
+        ("0 J", "<br> J", False),
         ("TDP 4.16 W", "TDP W", False),
         ("6.37 J", "6.37 g", False),
         ("6.37 J", "unknown", False),
