@@ -526,6 +526,7 @@ def test_it(carbon):
     done = project.run_apart("--carbon", CARBONTRACK_DISABLE="1")
 
     assert "1 passed" in done.stdout
+    assert "carbontrack: off, CARBONTRACK_DISABLE is set; no budget is checked" in done.stdout
     assert "carbontrack ===" not in done.stdout
 
 
