@@ -130,6 +130,7 @@ def _failed(error: OSError) -> int:
 def _say(text: str) -> None:
     from carbontrack.cli.terminal import Terminal  # for an error only
 
+    text = text.removeprefix("carbontrack ")  # as in "carbontrack report needs pandas"
     Terminal(sys.stderr).say(f"carbontrack: {visible(text)}\n")
 
 

@@ -33,7 +33,7 @@ _CLOSE = (0.9, 0.8, 0.7)
 """How alike two spellings are, from 0 to 1; the best class with a name in it is offered."""
 _AVAILABILITY_ZONE = r"(?<=\d)-?[a-f]$|(?<=^[a-z]{3})\d$|-\d$"
 
-_LISTED = "`carbontrack regions QUERY` lists the known ones"
+_LISTED = "`carbontrack regions NAME` lists the known ones"
 _Index = dict[str, tuple[str, ...]]
 
 
