@@ -391,11 +391,20 @@ def test_an_ellipsis_stands_for_anything_and_nothing_else_does(
             True,
         ),
         ("name  energy\n----  ------", "name    energy\n------  --------", True),
+        ("0 to 12.9 mJ", "<0.01 to 3.17 mJ", True),
+        ("0 J", "<br> J", False),
         ("TDP 4.16 W", "TDP W", False),
         ("6.37 J", "6.37 g", False),
         ("6.37 J", "unknown", False),
         ("1 run", "2 runs", False),
         ("deadbeef", "a1b2c3d4", False),
+        (
+            "job 925375a1-6e8c-4aa6-b654-81df22fda1c5",
+            "job 12345678-1234-4123-8123-123456789012",
+            True,
+        ),
+        ("<f at 0x7ff2ef15dad0>", "<f at 0x55d0c0ffee00>", True),
+        ("ct_42aba9d2f349_0adce0aa1481", "ct_0adce0aa1481_42aba9d2f349", True),
     ],
 )
 def test_a_sample_may_differ_in_its_figures_only(shown: str, printed: str, same: bool) -> None:
@@ -409,6 +418,7 @@ def test_a_sample_names_what_is_its_machines() -> None:
     printed = "CPU measured by RAPL, all packages (8 threads)\nnote none"
     assert not alike(shown, printed)
     assert alike(shown, printed, ("modelled from AMD EPYC",))
+    assert alike(shown, printed, ("modelled from AMD EPYC (8 threads)",))
     assert not alike(shown, printed.replace("note none", ""), ("modelled from AMD EPYC",))
 
 

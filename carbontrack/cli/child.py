@@ -65,7 +65,7 @@ class End(NamedTuple):
 class Child:
     """A command that shares our streams, our terminal and our process group.
 
-    So whoever addresses the group, such as a terminal or `timeout`, reaches the command itself;
+    So what addresses the group, such as a terminal or `timeout`, reaches the command itself;
     a signal that only we got is relayed.
     """
 

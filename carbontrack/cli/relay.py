@@ -49,7 +49,7 @@ example:
     --to https://carbon.example/v1/records --listen
 """
 DEFAULT_LISTEN = "127.0.0.1:8788"
-"""Where a relay listens, unless it is told otherwise."""
+"""Where a relay listens, unless `--listen` names another address."""
 _LOOPBACK = {"127.0.0.1": "127.0.0.1", "localhost": "127.0.0.1", "::1": "::1"}
 _TICK_S, _STATUS_S = 1.0, 10.0
 _TOKEN_FILE_BYTES = 1 << 20
@@ -295,7 +295,9 @@ def _doorkeeper(args: Namespace) -> tuple[Doorkeeper, str]:
     tokens = frozenset({own_token})
     users: frozenset[int] | None = frozenset()
     if args.any_user and args.token_file is not None:
-        raise ConfigError("--any-user and --token-file: let in all users, or whoever has a token")
+        raise ConfigError(
+            "--any-user and --token-file: let in all users, or those who have a token"
+        )
     if args.token_file is not None:
         tokens |= _tokens_in(Path(args.token_file))
     elif args.any_user:

@@ -352,13 +352,13 @@ def _run_measured(
 def _environ(
     args: Namespace, said: str | None = None, *, job_id: str | None = None
 ) -> dict[str, str]:
-    """The environment of the command; `said` is what it is told of the span that counts it."""
+    """The environment of the command; `said` names the span that counts it."""
     hook = package_path(CODECARBON_HOOK) if args.as_codecarbon else None
     return child_environ(said, job_id=job_id, first_folder=hook)
 
 
 def _said_of(span: Span) -> str | None:
-    """What the command is told of the span that counts it; None where nothing is counted."""
+    """How the command gets to know the span that counts it; None where nothing is counted."""
     return None if span.record_id is None else span.session.context_of(span.record_id)
 
 

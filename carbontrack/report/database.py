@@ -74,7 +74,7 @@ def sqlite_rows(
 
 
 def _most_rows(path: Path) -> int:
-    """More rows than a file of that length can hold: a made-up one may hand out a page for ever."""
+    """More rows than a file of that length can hold: a made-up one may hand out a page forever."""
     log = path.with_name(f"{path.name}-wal")
     length = path.stat().st_size + (log.stat().st_size if log.exists() else 0)
     return 1000 + length // _LEAST_ROW_BYTES

@@ -96,7 +96,7 @@ def _files(path: Path) -> list[Path]:
         return found
     check_ending(path)
     if not _holds_records(path):
-        raise ConfigError(f"{path} holds timelines; name the file of records beside it")
+        raise ConfigError(f"{path} holds timelines; name the file of records next to it")
     path.stat()  # a missing file is an error before any other is read
     return [path]
 

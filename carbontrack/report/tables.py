@@ -148,7 +148,7 @@ def notes(summary: Summary) -> Iterator[str]:
         of_it = "the energy" if share is None else f"{_percent(unrecorded)} of the energy"
         yield f"How {of_it} is known is not recorded, as in CodeCarbon's files."
     if summary.total.market_emissions_g is not None:
-        yield f"By contract (market-based), beside these: {by_contract(summary.total)}."
+        yield f"By contract (market-based), in addition: {by_contract(summary.total)}."
     yield from _of_jobs(summary)
     yield from left_out(summary)
 
@@ -215,10 +215,10 @@ def _percent(share: float) -> str:
 def _not_added(rows: NotAdded) -> Iterator[str]:
     if rows.nested:
         one = rows.nested == 1
-        lie = "lies inside another" if one else "lie inside others"
+        nested = "is nested in another" if one else "are nested in others"
         are = "is" if one else "are"
         energy = _in_brackets(rows.nested_energy_kwh)
-        yield f"{_rows_of(rows.nested)}{energy} {lie} in these files and {are} not added again."
+        yield f"{_rows_of(rows.nested)}{energy} {nested} in these files and {are} not added again."
     if rows.overlapping:
         hosts = "one host" if rows.overlapping_hosts == 1 else f"{rows.overlapping_hosts:,} hosts"
         joules = joules_from(rows.overlapping_energy_kwh)

@@ -118,7 +118,7 @@ SUM_TEXTS = (
     *("basis", "cpu_basis", "gpu_basis", "ram_basis", "cpu_model", "gpu_models", "host_id"),
     "faults",
 )
-"""The columns that sums need, beside that of their key."""
+"""The columns that sums need, in addition to that of their key."""
 _KEYS = {
     "name": "name",
     "region": "region",
@@ -141,7 +141,7 @@ class Total:
             scarce minerals and metals by making the same hardware, as kg of antimony.
         market_emissions_g: by contract, of the records that have such a figure.
         measured_share, modelled_share, assumed_share: of the energy, by how it is known; what is
-            left of it is energy of which no record says so.
+            left of it is energy of which no record tells how.
         market_share: the share of the energy that `market_emissions_g` is for.
     """
 
@@ -255,7 +255,7 @@ class RecordSums:
     """The sums of records that come in any number of frames.
 
     Memory grows with the groups, and in each group with the hosts and processors whose errors are
-    told apart; not with the records.
+    kept apart; not with the records.
     """
 
     def __init__(self, by: str | None = None) -> None:

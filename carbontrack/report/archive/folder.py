@@ -82,7 +82,7 @@ class ArchiveFolder:
             self._put_in_place()
 
     def _put_in_place(self) -> None:
-        """Move the files of the new state to their months; whoever is killed here is followed."""
+        """Move the files of the new state to their months; after a kill the next run goes on."""
         for draft in sorted(self._committed.glob(f"*/{FILE_NAME}")):
             target = self.path / draft.parent.name / FILE_NAME
             if draft.stat().st_size:

@@ -86,7 +86,7 @@ def _files(path: Path) -> list[Path]:
     if path.suffix.lower() not in (*ROWS, PARQUET):
         raise ConfigError(f"cannot read {path}: known endings are {', '.join((*ROWS, PARQUET))}")
     if not _holds_records(path):
-        raise ConfigError(f"{path} holds timelines; name the file of records beside it")
+        raise ConfigError(f"{path} holds timelines; name the file of records next to it")
     path.stat()  # a missing file is an error before any other is read
     return [path]
 

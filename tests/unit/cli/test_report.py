@@ -127,7 +127,7 @@ def nested_and_overlapping(path: Path) -> Path:
 
 
 SAID = [
-    "1 row (1.08 kJ) lies inside another in these files and is not added again.",
+    "1 row (1.08 kJ) is nested in another in these files and is not added again.",
     "8 rows of scope machine on one host overlap and count once; 3.50 kWh of theirs are not added "
     "again.",
     "1 row names a parent in these files that ran on another host or at another time, and is "
