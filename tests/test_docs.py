@@ -18,7 +18,14 @@ from carbontrack.integrations.pytest_plugin.options import OPTIONS
 from carbontrack.meters import perf as perf_events
 from carbontrack.meters import rapl as powercap
 from carbontrack.record import COLUMNS
-from tests.support.doc_blocks import RUN, blocks_of, matches, needs_of, steps_of
+from tests.support.doc_blocks import (
+    RUN,
+    blocks_of,
+    cut_outputs_of,
+    matches,
+    needs_of,
+    steps_of,
+)
 from tests.support.doc_links import (
     Link,
     anchors_of,
@@ -83,6 +90,40 @@ def test_excuses_have_reasons(page: Path) -> None:
         if block.excuse is not None:
             assert len(block.excuse.split()) >= 3, f"{name_of(page)}, line {block.line}"
             assert block.language in RUN, f"{name_of(page)}, line {block.line}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_readers_see_whole_outputs(page: Path) -> None:
+    """No output that a page shows has `…` for a number or a line; a sample has real ones."""
+    assert cut_outputs_of(page.read_text(encoding="utf-8")) == [], name_of(page)
+
+
+def test_an_output_that_is_cut_is_noticed() -> None:
+    """In outputs only, with the line's number; not in commands, code or hidden blocks."""
+    page = textwrap.dedent(
+        """
+        ```console
+        $ carbontrack compact SOURCE …
+        2 records, … MiB
+        ```
+
+        <!--
+        ```text
+        …
+        ```
+        -->
+
+        ```python
+        print("…")
+        ```
+
+        ```text
+        whole
+        …
+        ```
+        """
+    )
+    assert cut_outputs_of(page) == [(4, "2 records, … MiB"), (19, "…")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
