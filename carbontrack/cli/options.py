@@ -18,7 +18,7 @@ from carbontrack.errors import ConfigError
 Subparsers: TypeAlias = "_SubParsersAction[ArgumentParser]"
 
 
-class _Wrapped(HelpFormatter):
+class _UnbrokenHelp(HelpFormatter):
     """Help texts that are not broken inside a name such as text-generation."""
 
     def _split_lines(self, text: str, width: int) -> list[str]:
@@ -27,7 +27,7 @@ class _Wrapped(HelpFormatter):
         return wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
 
-class _Kept(_Wrapped, RawDescriptionHelpFormatter):
+class _RawUnbrokenHelp(_UnbrokenHelp, RawDescriptionHelpFormatter):
     """The same, and description and epilog with their own line breaks."""
 
 
@@ -50,7 +50,7 @@ def new_parser(
         description=description,
         epilog=epilog,
         usage=usage,
-        formatter_class=_Kept if keep_lines else _Wrapped,
+        formatter_class=_RawUnbrokenHelp if keep_lines else _UnbrokenHelp,
         allow_abbrev=False,
     )
     parser.set_defaults(func=run)
