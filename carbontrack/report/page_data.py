@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_RUNS = 10_000
-"""Runs that a page lists; of more it lists those with the largest emissions, with a note."""
+"""Runs that a page lists; beyond that it lists those with the largest emissions, with a note."""
 MOST_BARS = 12
 UNKNOWN = "(unknown)"
 _MOST_LABELS = 64

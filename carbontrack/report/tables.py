@@ -198,8 +198,8 @@ def _of_jobs(summary: Summary) -> Iterator[str]:
     missing = sum(job.missing_ranks for job in summary.jobs)
     if missing:
         yield (
-            f"{missing:,} {'rank has' if missing == 1 else 'ranks have'} no row here; what a "
-            "killed process had counted is written by `carbontrack recover`."
+            f"{missing:,} {'rank has' if missing == 1 else 'ranks have'} no row here; records of "
+            "killed processes are written by `carbontrack recover`."
         )
 
 
@@ -248,10 +248,10 @@ def _percent(share: float) -> str:
 def _not_added(rows: NotAdded) -> Iterator[str]:
     if rows.nested:
         one = rows.nested == 1
-        nested = "is nested in another" if one else "are nested in others"
-        are = "is" if one else "are"
+        are, others = ("is", "another row") if one else ("are", "other rows")
         energy = _in_brackets(rows.nested_energy_kwh)
-        yield f"{_rows_of(rows.nested)}{energy} {nested} in these files and {are} not added again."
+        nested = f"{_rows_of(rows.nested)}{energy} {are} nested in {others} of these files"
+        yield f"{nested} and {are} not added again."
     if rows.overlapping:
         hosts = "one host" if rows.overlapping_hosts == 1 else f"{rows.overlapping_hosts:,} hosts"
         joules = joules_from(rows.overlapping_energy_kwh)

@@ -1,4 +1,4 @@
-"""Power over time of the runs, read from the files of timelines next to the files of records."""
+"""Power over time of the runs, read from the files of timelines next to those of records."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ class Total:
             scarce minerals and metals by making the same hardware, as kg of antimony.
         market_emissions_g: by contract, of the records that have such a figure.
         measured_share, modelled_share, assumed_share: of the energy, by how it is known; what is
-            left of it is energy of which no record tells how.
+            left of it is energy without that information in any record.
         market_share: the share of the energy that `market_emissions_g` is for.
     """
 
@@ -255,7 +255,7 @@ class RecordSums:
     """The sums of records that come in any number of frames.
 
     Memory grows with the groups, and in each group with the hosts and processors whose errors are
-    kept apart; not with the records.
+    distinguished, not with the records.
     """
 
     def __init__(self, by: str | None = None) -> None:

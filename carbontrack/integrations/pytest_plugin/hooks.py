@@ -260,7 +260,7 @@ class CarbonPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Any:
-        """Run a test that is repeated, or billed with its fixtures, and decide at its end."""
+        """Run a test that is repeated, or measured with its fixtures, and decide at its end."""
         test = self._tests.get(item.nodeid)
         if test is None or not test.is_run_by_us or is_rerun(item):
             return None
@@ -280,7 +280,7 @@ class CarbonPlugin:
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Any:
-        """Measure the set-up of fixtures that are billed."""
+        """Measure the set-up of fixtures that count for their tests."""
         return (yield from self._measured(item, is_call=False))
 
     @pytest.hookimpl(wrapper=True, trylast=True)
@@ -290,7 +290,7 @@ class CarbonPlugin:
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Any:
-        """Measure the teardown of fixtures that are billed."""
+        """Measure the teardown of fixtures that count for their tests."""
         try:
             return (yield from self._measured(item, is_call=False))
         finally:

@@ -360,7 +360,7 @@ def test_a_middleware_that_makes_tasks_is_said(caplog, is_inside):
         requests_of(app, "GET /", "GET /")
     assert names(bench) == {"GET /": 2}
     assert len(caplog.messages) == (0 if is_inside else 1)
-    assert is_inside or "Timing runs what is inside" in caplog.text
+    assert is_inside or "Timing runs the application" in caplog.text
 
 
 def test_names_and_routes_are_bounded():
