@@ -298,11 +298,25 @@ def _settings(args: Namespace) -> Settings:
         raise ConfigError("--output is empty; name a file or an address, or write 'none'")
     if args.output is not None:  # for a setting None would be "no output"
         given["output"] = args.output
-    settings = load_settings(given)
+    try:
+        settings = load_settings(given)
+    except ConfigError as error:
+        if (text := _in_options(str(error))) == str(error):
+            raise
+        raise ConfigError(text) from error
     if args.as_codecarbon and settings.origins.get("output", "default") == "default":
         # the command's rows go to a file of the same name
         settings = load_settings({**given, "output": "none"})
     return settings
+
+
+def _in_options(text: str) -> str:
+    """An error message with the names of options instead of those of `track`'s arguments."""
+    for name in ("scope", "interval_s", "output"):
+        rest = text.removeprefix(f"argument {name}=")
+        if rest != text:
+            return f"--{name.removesuffix('_s')} {rest}"
+    return text
 
 
 def _shows_text(args: Namespace) -> bool:

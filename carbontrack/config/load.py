@@ -393,6 +393,8 @@ class Source(NamedTuple):
         if name not in READERS:
             known = (*map(self._spelled, READERS), *_TRACK_PARAMETERS.get(self.origin, ()))
             near = nearest(spelled, known)
+            if not near and self.origin == "argument":
+                near = "; `carbontrack doctor --all` lists the settings"
             raise UnknownSettingError(f"{self.prefix}{spelled}: there is no such setting{near}")
         try:
             return READERS[name](given)

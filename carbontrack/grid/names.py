@@ -36,7 +36,7 @@ The best class that contains a name is suggested.
 """
 _AVAILABILITY_ZONE = r"(?<=\d)-?[a-f]$|(?<=^[a-z]{3})\d$|-\d$"
 
-_LISTED = "`carbontrack regions QUERY` lists the known ones"
+_LISTED = "`carbontrack regions NAME` lists the known ones"
 _Index = dict[str, tuple[str, ...]]
 
 

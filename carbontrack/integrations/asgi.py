@@ -13,7 +13,7 @@ from typing import Any
 
 from carbontrack.api.named_calls import NamedCalls, outcome_of, request_name
 from carbontrack.api.track import PROVIDER
-from carbontrack.errors import ConfigError
+from carbontrack.errors import ConfigError, close_matches
 from carbontrack.integrations.asgi_request import (
     App,
     CountedRequest,
@@ -61,6 +61,10 @@ class CarbontrackMiddleware:
     ) -> None:
         if not routes and (settings or tracker is not None):
             named = ", ".join([*settings, *(["tracker"] if tracker is not None else [])])
+            for typo in close_matches("routes", settings):
+                raise ConfigError(
+                    f"CarbontrackMiddleware has no argument {typo!r}; did you mean 'routes'?"
+                )
             raise ConfigError(f"{named} of CarbontrackMiddleware: only with routes=True")
         self._app, self._close = app, close
         calls = NamedCalls("(unfinished request)", tracker=tracker, **settings) if routes else None

@@ -26,7 +26,7 @@ MOST_ROWS = 20
 _LONGEST_NAME = 60
 COUNTED_ONCE = "without_double_counting"
 """The attribute of a frame whose rows can be added up as they are."""
-_HEADS = ("started (UTC)", "name", "time", "energy", "CO2e", "region", "known", "status")
+_HEADS = ("started (UTC)", "name", "time", "energy", "CO2e", "region", "basis", "status")
 
 
 @cache

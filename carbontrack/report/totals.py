@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
-from carbontrack.errors import ConfigError
+from carbontrack.errors import ConfigError, close_matches, did_you_mean
 from carbontrack.interval import Interval, product
 from carbontrack.meters import nvml, rapl
 from carbontrack.meters.cpu_power import UNKNOWN_W_PER_THREAD
@@ -197,7 +197,11 @@ def key_column(by: str) -> str:
         return _KEYS[by]
     if by.startswith("label:") and by != "label:":
         return "labels"
-    raise ConfigError(f"cannot group by {by!r}; ways are name, region, day, host, job, label:KEY")
+    near = close_matches(by, _KEYS) or ([] if by.startswith("label") else [f"label:{by}"])
+    raise ConfigError(
+        f"cannot group by {by!r}; ways are name, region, day, host, job, label:KEY"
+        f"{did_you_mean(near)}"
+    )
 
 
 def keys_of(frame: pd.DataFrame, by: str) -> Any:

@@ -246,8 +246,10 @@ class CarbonPlugin:
         return found or CarbonFigures(plain_id(item), self.metric, None)
 
     def pytest_report_header(self) -> str | None:
-        """The metric with its pins, where the run measures every test."""
-        if self._disabled or not self.options.measures_all:
+        """The metric with its pins, where the run measures every test; or that all is off."""
+        if self._disabled:
+            return "carbontrack: off, CARBONTRACK_DISABLE is set; no budget is checked"
+        if not self.options.measures_all:
             return None
         pins = self._guard.run(
             lambda: pins_text(self.options) if self._is_controller else self.metric.describe()

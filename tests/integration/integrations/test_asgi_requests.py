@@ -394,6 +394,8 @@ def test_mistakes_are_said_when_the_application_is_made():
         CarbontrackMiddleware(ok_async, routes=True, regoin="FR")
     with pytest.raises(ConfigError, match="only with routes=True"):
         CarbontrackMiddleware(ok_async, region="FR")
+    with pytest.raises(ConfigError, match="no argument 'route'; did you mean 'routes'"):
+        CarbontrackMiddleware(ok_async, route=True, region="FR")
 
 
 @pytest.mark.parametrize("fails", [False, True])

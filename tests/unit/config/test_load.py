@@ -146,6 +146,12 @@ def test_a_misspelt_name_is_an_error_that_knows_better(
         settings(home, arguments, **variables)
 
 
+def test_a_name_that_is_like_no_other_says_where_the_names_are(home: Path) -> None:
+    """Such as an argument of another tool."""
+    with pytest.raises(UnknownSettingError, match="`carbontrack doctor --all` lists the settings"):
+        settings(home, {"country_iso_code": "DEU"})
+
+
 def test_a_misspelt_name_in_a_file_names_the_file(home: Path) -> None:
     """The path is half of the cure."""
     path = write_project(home, "[tool.carbontrack]\nregoin = 'FR'")
