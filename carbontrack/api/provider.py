@@ -141,9 +141,11 @@ class TrackerProvider:
             known = self._usable.get(cache_key)
             if known is None and not inside:
                 raise
+            # a wrong argument is raised here: nothing is kept then, and nothing is to be said
+            kept = settings_from(given) if known is None else known
             reason = " ".join(str(error).split())
             self.warn_once(f"settings that have worked before are kept: {reason}")
-            return settings_from(given) if known is None else known
+            return kept
         # Now, as only the main thread can set handlers: servers decorate there and serve in others.
         self._flush_on_signals(settings)
         if not settings.disable and self._find(settings, environment) is None:
