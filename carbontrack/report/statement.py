@@ -13,6 +13,7 @@ from carbontrack.report.tables import by_contract, combined, left_out
 from carbontrack.text import visible_markdown
 from carbontrack.units import (
     JOULES_PER_KWH,
+    format_best,
     format_grams,
     format_interval,
     format_joules,
@@ -113,7 +114,8 @@ def _in_sentence(
         return f"an unknown amount{of}"
     if low is None or high is None:
         return f"{form(best)}{of} (uncertainty interval unknown)"
-    return f"{form(best)}{of} (uncertainty interval {format_interval(low, high, form, like=best)})"
+    ends = format_interval(low, high, form, like=best)
+    return f"{format_best(best, low, high, form)}{of} (uncertainty interval {ends})"
 
 
 def _runs(facts: Facts) -> str:

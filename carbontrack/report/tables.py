@@ -16,6 +16,7 @@ from carbontrack.report.uncounted import runs_text
 from carbontrack.sinks.csv_file import csv_line
 from carbontrack.text import cut_to, padded, visible, visible_markdown, width_of
 from carbontrack.units import (
+    format_best,
     format_grams,
     format_interval,
     format_joules,
@@ -293,7 +294,7 @@ def _figure_cells(
     if low is None or high is None:
         return form(best), ""
     ends = format_interval(low, high, form, like=best, unit=False)
-    return form(best, like=max(best, high)), ends
+    return format_best(best, low, high, form), ends
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
