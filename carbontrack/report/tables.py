@@ -178,7 +178,8 @@ def left_out(summary: Summary) -> Iterator[str]:
     if summary.repeated:
         yield f"{summary.repeated} repeated records count once."
     if summary.total.unknown_runs:
-        yield f"{summary.total.unknown_runs} runs have no known energy."
+        have = "run has" if summary.total.unknown_runs == 1 else "runs have"
+        yield f"{summary.total.unknown_runs} {have} no known energy."
     if summary.skipped_lines:
         hold = "line holds" if summary.skipped_lines == 1 else "lines hold"
         why = f"; the first: {cut_to(visible(summary.reason), LONGEST)}" if summary.reason else ""

@@ -159,7 +159,9 @@
       const [low, high] = [columns.energy_low_kwh[row], columns.energy_high_kwh[row]];
       add(list, "Name", text("name", row));
       add(list, "Labels", labels(row).length ? labelChips(labels(row)) : "");
-      add(list, "Started", `${moment(columns.started_ms[row])} UTC, ${seconds(columns.duration_s[row])}, ${text("status", row)}`);
+      const started = columns.started_ms[row] === null ? "" : `${moment(columns.started_ms[row])} UTC`;
+      const course = [started, seconds(columns.duration_s[row]), text("status", row)];
+      add(list, "Started", course.filter(Boolean).join(", "));
       add(list, "Energy", withInterval(energy, kwh, low, high));
       add(list, "CO2e", withInterval(grams, g, lowG, highG));
       for (const [name, title] of [["cpu", "CPU"], ["gpu", "GPU"], ["ram", "Memory"], ["other", "Other"]]) {
@@ -168,7 +170,10 @@
         if (part !== null) add(list, title, `${energy(part)}, ${text(basis, row) || "how is unknown"}`);
       }
       const intensity = columns.intensity_g_per_kwh[row];
-      if (intensity !== null) add(list, "Grid", `${where(row)}, ${Number(intensity.toPrecision(4))} g CO2e/kWh, ${text("intensity_source", row)}`);
+      if (intensity !== null) {
+        const figure = `${Number(intensity.toPrecision(4))} g CO2e/kWh`;
+        add(list, "Grid", [where(row), figure, text("intensity_source", row)].filter(Boolean).join(", "));
+      }
       if (columns.pue[row] !== null) add(list, "PUE", String(columns.pue[row]));
       if (columns.coverage[row] !== null) add(list, "Observed", `${(columns.coverage[row] * 100).toFixed(0)} % of the time`);
       add(list, "Meters", text("meters", row).replaceAll(";", ", "));

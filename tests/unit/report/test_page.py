@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+import pytest
+
+from carbontrack.report.nesting import NotAdded
 from carbontrack.report.page import _bundled
 from carbontrack.report.page_html import PageContext, bars_table, cards, headline, range_text
+from carbontrack.report.tables import Summary, left_out
 from carbontrack.report.totals import Total
 from carbontrack.server.page import _total_row
 
@@ -71,3 +75,12 @@ def test_the_server_s_total_has_the_unit_of_its_interval() -> None:
     """The row of the sum names the interval next to the figure."""
     row = _total_row(wide_total())
     assert '<td class="num">0.90 g</td><td class="span wide">0.05 to 2.20 g</td>' in row
+
+
+@pytest.mark.parametrize(("runs", "says"), [(1, "1 run has no "), (2, "2 runs have no ")])
+def test_runs_without_energy_are_counted_in_grammar(runs: int, says: str) -> None:
+    """A page of one run says this of one."""
+    total = wide_total(unknown_runs=runs)
+    (said,) = left_out(Summary(by=None, total=total, groups=[], sources=[], skipped_lines=0,
+                               repeated=0, not_added=NotAdded()))  # fmt: skip
+    assert said.startswith(says)
