@@ -173,3 +173,13 @@ def test_a_file_behind_last_is_a_file(tmp_path: Path, capsys: Printed) -> None:
     assert "\nOnly the last run.\n" in text
     assert "job 5" in text
     assert "job 4" not in text
+
+
+@pytest.mark.parametrize("write", FORMATS, ids=lambda write: write.__name__)
+def test_more_of_the_last_runs_than_there_can_be_are_all(
+    write: Write, tmp_path: Path, capsys: Printed
+) -> None:
+    """Whatever size of number the library takes."""
+    path = str(write(tmp_path, a_day()))
+    everything = reported(capsys, path)["total"]
+    assert reported(capsys, path, "--last", str(10**20))["total"] == everything
