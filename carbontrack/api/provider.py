@@ -141,9 +141,7 @@ class TrackerProvider:
             known = self._usable.get(cache_key)
             if known is None and not inside:
                 raise
-            # a wrong argument is raised here: nothing is kept then, and nothing is to be said
-            kept = settings_from(given) if known is None else known
-            reason = " ".join(str(error).split())
+            kept, reason = known or settings_from(given), " ".join(str(error).split())  # may raise
             self.warn_once(f"settings that have worked before are kept: {reason}")
             return kept
         # Now, as only the main thread can set handlers: servers decorate there and serve in others.
