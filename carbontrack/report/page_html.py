@@ -11,7 +11,7 @@ from carbontrack.grid.intensity import GridIntensity
 from carbontrack.impact.embodied import AS_ANTIMONY
 from carbontrack.record import BASES, boundary_text
 from carbontrack.report import page_data
-from carbontrack.report.tables import Summary, combined, left_out
+from carbontrack.report.tables import Summary, combined, left_out, selected
 from carbontrack.report.timelines import RunTimeline
 from carbontrack.report.totals import Total
 from carbontrack.text import visible_html
@@ -292,7 +292,7 @@ def how(summary: Summary, frame: pd.DataFrame, context: PageContext) -> str:
         ]
         for row in found
     ]
-    omitted = " ".join(left_out(summary)) or "Nothing was left out."
+    omitted = " ".join([*selected(summary), *left_out(summary)]) or "Nothing was left out."
     return (
         '<section class="how" aria-labelledby="h-how"><h2 id="h-how">How each number was calculated'
         "</h2><h3>Energy</h3><p>Measured: read from a counter or sensor. Modelled: from a known "

@@ -9,7 +9,7 @@ from carbontrack.report import method
 from carbontrack.report.digits import three_digits
 from carbontrack.report.facts import Asked, Facts, with_short_texts
 from carbontrack.report.method import Embodied
-from carbontrack.report.tables import by_contract, combined, left_out
+from carbontrack.report.tables import by_contract, combined, left_out, selected
 from carbontrack.text import visible_markdown
 from carbontrack.units import (
     JOULES_PER_KWH,
@@ -76,7 +76,7 @@ def statement(facts: Facts, asked: Asked) -> Statement:
         _known(facts),
         f"{_boundary(facts, embodied)} {method.GHG_PROTOCOL}",
     ]
-    notes = [*left_out(facts.summary), *combined(facts.summary)]
+    notes = [*selected(facts.summary), *left_out(facts.summary), *combined(facts.summary)]
     return Statement(paragraphs, _tool(facts), list(_rows(facts, embodied)), notes)
 
 

@@ -139,8 +139,7 @@ FORMATS: dict[str, Callable[[Summary], str]] = {
 def notes(summary: Summary) -> Iterator[str]:
     """Where modelled energy ends, emissions by contract, and each kind of row that was left out."""
     total = summary.total
-    if summary.only.text is not None:
-        yield f"Only {summary.only.text}."
+    yield from selected(summary)
     share, ends_at = total.measured_share, boundary_text(total)
     unrecorded = total.unrecorded_share
     if share is not None and share + unrecorded < 1.0 and ends_at is not None:
@@ -152,6 +151,12 @@ def notes(summary: Summary) -> Iterator[str]:
         yield f"By contract (market-based), beside these: {by_contract(summary.total)}."
     yield from _of_jobs(summary)
     yield from left_out(summary)
+
+
+def selected(summary: Summary) -> Iterator[str]:
+    """Which runs were asked for, where these are not all."""
+    if summary.only.text is not None:
+        yield f"Only {summary.only.text}."
 
 
 def _of_jobs(summary: Summary) -> Iterator[str]:
@@ -308,11 +313,6 @@ def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def _not_a_formula(text: str) -> str:
     return "'" + text if text.startswith(("=", "+", "-", "@", "'", "\t", "\r")) else text
-
-
-def markdown_notes(summary: Summary) -> str:
-    """What was left out and what was combined, as a paragraph of Markdown."""
-    return _paragraph((*left_out(summary), *combined(summary)))
 
 
 def _paragraph(sentences: Iterable[str]) -> str:
