@@ -168,6 +168,17 @@ def format_interval(
     return f"{first} to {last if unit else last.partition(' ')[0]}"
 
 
+def format_best(
+    best: float, low: float | None, high: float | None, form: Callable[..., str]
+) -> str:
+    """A figure whose interval stands apart from it, in the unit that `format_interval` has there.
+
+    The interval is that of `format_interval(low, high, form, like=best)`. Where an end is unknown
+    there is none, and the figure has a unit of its own.
+    """
+    return form(best) if low is None or high is None else form(best, like=max(best, high))
+
+
 def format_with_interval(
     best: float,
     low: float | None,
@@ -181,9 +192,9 @@ def format_with_interval(
 
     `of` is what it is an amount of, such as " CO2e", and `gap` stands before the bracket.
     """
+    text = f"{format_best(best, low, high, form)}{of}"
     if low is None or high is None:
-        return f"{form(best)}{of}"
-    text = f"{form(best, like=max(best, high))}{of}"
+        return text
     return f"{text}{gap}({format_interval(low, high, form, like=best)})"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from carbontrack.errors import CarbontrackError
 
+_END_OF_CELL = "post_execute"
 _PACKAGE = __name__.partition(".")[0]
 
 
@@ -28,12 +29,11 @@ def show_own_frames(shell: Any, error: BaseException) -> None:
     own = own_frames(error)
     if isinstance(error, CarbontrackError) and isinstance(error.__context__, CarbontrackError):
         error.__suppress_context__ = True  # the same message, from deeper inside
-    kept = shell.custom_exceptions, shell.CustomTB
-
-    def restore() -> None:
-        if restore in shell.events.callbacks["post_execute"]:
-            shell.events.unregister("post_execute", restore)
-            shell.custom_exceptions, shell.CustomTB = kept
+    for earlier in list(shell.events.callbacks[_END_OF_CELL]):
+        if isinstance(earlier, _Restore):  # of an error that was caught, or of a cell inside
+            earlier()
+    restore = _Restore(shell)
+    kept = restore.kept
 
     def show(
         shell: Any,
@@ -59,7 +59,24 @@ def show_own_frames(shell: Any, error: BaseException) -> None:
 
     # an error of this class may still be caught on its way: then the end of the cell restores all
     shell.set_custom_exc((type(error),), show)
-    shell.events.register("post_execute", restore)
+    shell.events.register(_END_OF_CELL, restore)
+
+
+class _Restore:
+    """Restores, once, how the shell shows errors.
+
+    Attributes:
+        kept: the classes of errors that the user has a way of showing, and that way.
+    """
+
+    def __init__(self, shell: Any) -> None:
+        self._shell = shell
+        self.kept = shell.custom_exceptions, shell.CustomTB
+
+    def __call__(self) -> None:
+        if self in self._shell.events.callbacks[_END_OF_CELL]:
+            self._shell.events.unregister(_END_OF_CELL, self)
+            self._shell.custom_exceptions, self._shell.CustomTB = self.kept
 
 
 def own_frames(error: BaseException) -> TracebackType | None:

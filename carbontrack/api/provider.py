@@ -141,9 +141,9 @@ class TrackerProvider:
             known = self._usable.get(cache_key)
             if known is None and not inside:
                 raise
-            reason = " ".join(str(error).split())
+            kept, reason = known or settings_from(given), " ".join(str(error).split())  # may raise
             self.warn_once(f"the last settings that worked stay in use: {reason}")
-            return settings_from(given) if known is None else known
+            return kept
         # Now, as only the main thread can set handlers: servers decorate there and serve in others.
         self._flush_on_signals(settings)
         if not settings.disable and self._find(settings, environment) is None:

@@ -116,17 +116,29 @@ def _at_a_glance(findings: Findings) -> Iterator[Row]:
             powers = by_kind.get((component, basis))
             # meters of one kind err together: docs/explanation/accuracy.md
             power = Interval(*map(sum, zip(*powers, strict=True))) if powers else None
-            yield _NAMES[component], f"{basis}, {_watts(power, basis)}"
+            if power is None and _stands_still(findings, component, basis):
+                yield _NAMES[component], "not measured: its counters stand still"
+            else:
+                yield _NAMES[component], f"{basis}, {_watts(power, basis)}"
     intensity = findings["intensity"]
     if intensity is not None:
         yield "grid", f"{_intensity(intensity)}, {_place(findings)}"
 
 
+def _stands_still(findings: Findings, component: str, basis: str) -> bool:
+    kind = component, basis
+    return any(
+        (meter["component"], meter["basis"]) == kind and meter["id"] in findings["checks"]["still"]
+        for meter in findings["meters"]
+    )
+
+
 def _powers(findings: Findings) -> dict[tuple[str, str], list[Interval]]:
+    """The watts of each kind of meter, without those that stand still and are not used."""
     by_kind: dict[tuple[str, str], list[Interval]] = {}
     for meter in findings["meters"]:
         power_w = findings["checks"]["watts"].get(meter["id"])
-        if power_w is not None:
+        if power_w is not None and meter["id"] not in findings["checks"]["still"]:
             ends = power_w * meter["relative_low"], power_w * meter["relative_high"]
             kind = meter["component"], meter["basis"]
             by_kind.setdefault(kind, []).append(Interval(power_w, *ends))

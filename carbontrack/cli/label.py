@@ -137,8 +137,17 @@ def _unit(frame: pd.DataFrame, task: str, args: Namespace) -> str:
 
 def _said_units(labels: Iterable[str]) -> list[str]:
     """The units that the records' labels name, each once."""
-    found = (json.loads(text).get(_UNIT_LABEL) for text in labels)
-    return sorted({unit for unit in found if isinstance(unit, str) and unit})
+    return sorted(set(filter(None, map(_said_unit, labels))))
+
+
+def _said_unit(labels: str) -> str | None:
+    """The unit in a cell of labels; None where another program has written something else there."""
+    try:
+        found = json.loads(labels)
+    except (ValueError, RecursionError):
+        return None
+    unit = found.get(_UNIT_LABEL) if isinstance(found, dict) else None
+    return unit if isinstance(unit, str) else None
 
 
 def _near(name: str, names: list[str]) -> str:

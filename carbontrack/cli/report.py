@@ -288,7 +288,9 @@ def _own_outputs() -> list[str]:
     named = [Path(path) for path in outputs if "://" not in path]
     files = [str(file) for path in named for file in (path, *_diverted(path)) if file.exists()]
     if not files:
-        raise ConfigError("there is no emissions.csv here; name the files to report on")
+        missing = " and no ".join(map(str, named))
+        what = f"there is no {missing} here" if named else "a run here writes no file"
+        raise ConfigError(f"{what}; name the files to report on")
     return files
 
 

@@ -15,6 +15,7 @@ from carbontrack.api.cell_output import summary
 from carbontrack.api.track import Track, track
 from carbontrack.config.environment import is_disabled
 from carbontrack.errors import CarbontrackError
+from carbontrack.system.interrupts import attempt
 from carbontrack.text import visible
 
 
@@ -30,7 +31,7 @@ def load(shell: Any) -> None:
             code = _compiled(shell, cell)
         except SyntaxError as error:
             error.__traceback__ = None  # the compiler's caller is no part of the cell
-            show_own_frames(shell, error)
+            attempt(show_own_frames, shell, error)
             raise
         span = _asked_for(line, default_name=f"In[{shell.displayhook.prompt_count}]").open()
         try:
@@ -38,7 +39,7 @@ def load(shell: Any) -> None:
                 for part in code:
                     exec(part, shell.user_ns)  # noqa: S102 - it is the user's own cell
         except BaseException as error:
-            show_own_frames(shell, error)
+            attempt(show_own_frames, shell, error)
             raise
         finally:
             display(summary(span), raw=True)  # type: ignore[no-untyped-call,unused-ignore]

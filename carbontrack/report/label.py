@@ -25,6 +25,8 @@ from carbontrack.units import JOULES_PER_KWH
 TABLE = "data/inference.csv"
 PER = 1000
 """Grades are of the energy of this many units, as in the published tables."""
+_LEAST_UNITS = 1e-9
+"""Of fewer, the energy of 1,000 units is no number that can be printed."""
 GRADES = ("A+", "A", "B", "C", "D")
 ALL_MEASURED = 0.99
 """A grade is provisional below this measured share: as in a record, 1 % may be known otherwise."""
@@ -180,7 +182,7 @@ def label_of(
             "inference is not known; choose records with --only NAME, or take those out of the file"
         )
     count = _counted_units(total, published, unit) if units is None else units
-    if not 0.0 < count < float("inf"):
+    if not _LEAST_UNITS <= count < float("inf"):
         raise ConfigError(f"a label needs a number of units above 0, not {count!r}; give --units N")
     per = PER / count
     best = sum(known) * per

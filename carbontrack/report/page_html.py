@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,13 @@ from carbontrack.grid.intensity import GridIntensity
 from carbontrack.impact.embodied import AS_ANTIMONY
 from carbontrack.record import BASES, boundary_text
 from carbontrack.report import page_data
-from carbontrack.report.tables import Summary, combined, left_out
+from carbontrack.report.tables import Summary, combined, left_out, selected
 from carbontrack.report.timelines import RunTimeline
 from carbontrack.report.totals import Total
 from carbontrack.text import visible_html
 from carbontrack.units import (
     JOULES_PER_KWH,
+    format_best,
     format_grams,
     format_interval,
     format_joules,
@@ -62,7 +63,8 @@ def headline(total: Total) -> str:
     runs = "One run" if total.runs == 1 else f"{total.runs:,} runs"
     if total.emissions_g is None:
         return f"{runs}, emissions unknown"
-    return f"{runs} emitted {format_grams(total.emissions_g)} CO2e"
+    ends = (total.emissions_low_g, total.emissions_high_g)
+    return f"{runs} emitted {format_best(total.emissions_g, *ends, format_grams)} CO2e"
 
 
 def title(total: Total, what: str) -> str:
@@ -79,7 +81,8 @@ def range_text(total: Total) -> str:
     low_g, high_g = total.emissions_low_g, total.emissions_high_g
     if total.emissions_g is None or low_g is None or high_g is None:
         return ""
-    low, high = (format_grams(end, like=total.emissions_g) for end in (low_g, high_g))
+    widest_g = max(total.emissions_g, high_g)  # as in the headline
+    low, high = (format_grams(end, like=widest_g) for end in (low_g, high_g))
     return f"between {low} and {high}"
 
 
@@ -104,13 +107,10 @@ def period_html(frame: pd.DataFrame) -> str:
 def cards(total: Total, context: PageContext) -> Iterator[str]:
     """The main figures as cards, each with its interval or a remark."""
     joules = joules_from(total.energy_kwh)
-    ends = _ends(
-        joules_from(total.energy_low_kwh), joules_from(total.energy_high_kwh), joules, format_joules
-    )
-    yield _card("Energy", "unknown" if joules is None else format_joules(joules), ends)
-    grams = total.emissions_g
-    ends = _ends(total.emissions_low_g, total.emissions_high_g, grams, format_grams)
-    yield _card("CO2e", "unknown" if grams is None else format_grams(grams), ends)
+    ends_j = joules_from(total.energy_low_kwh), joules_from(total.energy_high_kwh)
+    yield _card("Energy", *_figure(joules, *ends_j, format_joules))
+    ends_g = (total.emissions_low_g, total.emissions_high_g)
+    yield _card("CO2e", *_figure(total.emissions_g, *ends_g, format_grams))
     if total.duration_s is not None:
         yield _run_time(total, total.duration_s)
     if total.water_l is not None and total.water_l >= _SMALLEST_WATER_L:
@@ -122,11 +122,10 @@ def cards(total: Total, context: PageContext) -> Iterator[str]:
         more = f"by contract; the CO2e above is location-based{known}"
         yield _card("Market-based", format_grams(total.market_emissions_g), more)
     if total.embodied_g is not None:
-        g = total.embodied_g
-        ends = _ends(total.embodied_low_g, total.embodied_high_g, g, format_grams)
+        ends_g = (total.embodied_low_g, total.embodied_high_g)
+        figure, ends = _figure(total.embodied_g, *ends_g, format_grams)
         more = "" if total.embodied_low_g is None else f"{ends}, "
-        more += "not part of the CO2e"
-        yield _card("Embodied emissions", format_grams(g), more)
+        yield _card("Embodied emissions", figure, f"{more}not part of the CO2e")
     if total.abiotic_kg_sb is not None:
         yield _metals(total)
     if context.comparison is not None:
@@ -136,10 +135,9 @@ def cards(total: Total, context: PageContext) -> Iterator[str]:
 def _metals(total: Total) -> str:
     """The card of scarce minerals and metals, in grams of antimony."""
     kg_sb = (total.abiotic_kg_sb, total.abiotic_low_kg_sb, total.abiotic_high_kg_sb)
-    best, low, high = (None if kg is None else kg * 1e3 for kg in kg_sb)
-    assert best is not None
-    ends = _ends(low, high, best, format_grams)
-    return _card("Scarce minerals and metals", format_grams(best), f"{ends}, as antimony (Sb eq)")
+    best_g, low_g, high_g = (None if kg is None else kg * 1e3 for kg in kg_sb)
+    figure, ends = _figure(best_g, low_g, high_g, format_grams)
+    return _card("Scarce minerals and metals", figure, f"{ends}, as antimony (Sb eq)")
 
 
 def _card(title: str, figure: str, more: str, style: str = "") -> str:
@@ -153,10 +151,15 @@ def _litres(litres: float) -> str:
     return f"{litres:,.3g} L" if litres >= 0.1 else f"{litres * 1e3:.3g} mL"
 
 
-def _ends(low: float | None, high: float | None, best: float | None, form: Any) -> str:
+def _figure(
+    best: float | None, low: float | None, high: float | None, form: Callable[..., str]
+) -> tuple[str, str]:
+    """A figure and its interval, in one unit."""
+    if best is None:
+        return "unknown", "no interval"
     if low is None or high is None:
-        return "no interval"
-    return format_interval(low, high, form, like=best)
+        return form(best), "no interval"
+    return format_best(best, low, high, form), format_interval(low, high, form, like=best)
 
 
 def _run_time(total: Total, seconds: float) -> str:
@@ -239,11 +242,15 @@ def bars_table(rows: Sequence[dict[str, Any]], title: str) -> list[list[str]]:
         *(
             [
                 row["key"],
-                *("" if row[e] is None else format_grams(row[e], like=row["g"]) for e in ends),
+                *("" if row[e] is None else format_grams(row[e], like=_reach(row)) for e in ends),
             ]
             for row in rows
         ),
     ]
+
+
+def _reach(row: dict[str, Any]) -> float:
+    return float(row["g"] if row["high_g"] is None else max(row["g"], row["high_g"]))
 
 
 def time_table(parts: Sequence[dict[str, Any]], step: str) -> list[list[str]]:
@@ -285,7 +292,7 @@ def how(summary: Summary, frame: pd.DataFrame, context: PageContext) -> str:
         ]
         for row in found
     ]
-    omitted = " ".join(left_out(summary)) or "Nothing was left out."
+    omitted = " ".join([*selected(summary), *left_out(summary)]) or "Nothing was left out."
     return (
         '<section class="how" aria-labelledby="h-how"><h2 id="h-how">How each number was calculated'
         "</h2><h3>Energy</h3><p>Measured: read from a counter or sensor. Modelled: from a known "

@@ -45,19 +45,30 @@ def narrow(total: Total, frame: pd.DataFrame) -> str:
         f"{_share_text(cause.share) if is_one else ''}<p>{cause.advice}</p></li>"
         for cause in found
     )
-    if not items:
-        items = "<li>Nothing here is modelled, and the region was given.</li>"
-    note = (
-        "Percentages are shares of the variance above the best estimate; the rest is measured."
-        if is_one and found
-        else "The cause that matters most comes first."
-    )
+    if not found:
+        note = ""
+        items = f"<li>{_without_causes(total, frame)}</li>"
+    elif is_one:
+        note = "Percentages are shares of the variance above the best estimate; the rest is "
+        note += "measured. "
+    else:
+        note = "The cause that matters most comes first. "
     return (
         '<section class="narrow" id="narrow" tabindex="-1" aria-labelledby="h-narrow">'
         '<h2 id="h-narrow">How to narrow the interval</h2>'
-        f'<p class="soft">{note} {code("carbontrack doctor")} shows what this machine '
+        f'<p class="soft">{note}{code("carbontrack doctor")} shows what this machine '
         f"can measure.</p><ol>{items}</ol></section>"
     )
+
+
+def _without_causes(total: Total, frame: pd.DataFrame) -> str:
+    """What there is to say where no cause is found: that there is none, or that it is not known."""
+    is_measured = total.energy_kwh is not None and (total.measured_share or 0.0) > 1.0 - _SMALLEST
+    if is_measured and bool(frame["region_basis"].isin(_GIVEN).all()):
+        return "Nothing here is modelled, and the region was given."
+    if total.energy_kwh is None:
+        return "No energy is known, so there is no interval to narrow."
+    return "What was recorded does not tell what would narrow it."
 
 
 def _share_text(share: float) -> str:
@@ -88,7 +99,7 @@ def _usual_width(part: dict[str, Any]) -> float:
 
 
 def _log_width(best: float | None, high: float | None) -> float:
-    return log(high / best) if best and high and high > best else 0.0
+    return log(high / best) if best and high and high > best > 0.0 else 0.0
 
 
 def _grid_width(total: Total, frame: pd.DataFrame) -> float:

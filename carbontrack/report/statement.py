@@ -9,10 +9,11 @@ from carbontrack.report import method
 from carbontrack.report.digits import three_digits
 from carbontrack.report.facts import Asked, Facts, with_short_texts
 from carbontrack.report.method import Embodied
-from carbontrack.report.tables import by_contract, combined, left_out
+from carbontrack.report.tables import by_contract, combined, left_out, selected
 from carbontrack.text import visible_markdown
 from carbontrack.units import (
     JOULES_PER_KWH,
+    format_best,
     format_grams,
     format_interval,
     format_joules,
@@ -75,7 +76,7 @@ def statement(facts: Facts, asked: Asked) -> Statement:
         _known(facts),
         f"{_boundary(facts, embodied)} {method.GHG_PROTOCOL}",
     ]
-    notes = [*left_out(facts.summary), *combined(facts.summary)]
+    notes = [*selected(facts.summary), *left_out(facts.summary), *combined(facts.summary)]
     return Statement(paragraphs, _tool(facts), list(_rows(facts, embodied)), notes)
 
 
@@ -113,7 +114,8 @@ def _in_sentence(
         return f"an unknown amount{of}"
     if low is None or high is None:
         return f"{form(best)}{of} (uncertainty interval unknown)"
-    return f"{form(best)}{of} (uncertainty interval {format_interval(low, high, form, like=best)})"
+    ends = format_interval(low, high, form, like=best)
+    return f"{format_best(best, low, high, form)}{of} (uncertainty interval {ends})"
 
 
 def _runs(facts: Facts) -> str:

@@ -17,6 +17,7 @@ from carbontrack.report.uncounted import runs_text
 from carbontrack.sinks.csv_file import csv_line
 from carbontrack.text import cut_to, padded, visible, visible_markdown, width_of
 from carbontrack.units import (
+    format_best,
     format_grams,
     format_interval,
     format_joules,
@@ -171,8 +172,7 @@ FORMATS: dict[str, Callable[[Summary], str]] = {
 def notes(summary: Summary) -> Iterator[str]:
     """Where modelled energy ends, emissions by contract, and each kind of row that was left out."""
     total = summary.total
-    if summary.only.text is not None:
-        yield f"Only {summary.only.text}."
+    yield from selected(summary)
     share, ends_at = total.measured_share, boundary_text(total)
     unrecorded = total.unrecorded_share
     if share is not None and share + unrecorded < 1.0 and ends_at is not None:
@@ -184,6 +184,12 @@ def notes(summary: Summary) -> Iterator[str]:
         yield f"By contract (market-based), in addition: {by_contract(summary.total)}."
     yield from _of_jobs(summary)
     yield from left_out(summary)
+
+
+def selected(summary: Summary) -> Iterator[str]:
+    """Which runs were asked for, where these are not all."""
+    if summary.only.text is not None:
+        yield f"Only {summary.only.text}."
 
 
 def _of_jobs(summary: Summary) -> Iterator[str]:
@@ -210,7 +216,8 @@ def left_out(summary: Summary) -> Iterator[str]:
     if summary.repeated:
         yield f"{summary.repeated} repeated records count once."
     if summary.total.unknown_runs:
-        yield f"{summary.total.unknown_runs} runs have no known energy."
+        have = "run has" if summary.total.unknown_runs == 1 else "runs have"
+        yield f"{summary.total.unknown_runs} {have} no known energy."
     if summary.skipped_lines:
         hold = "line holds" if summary.skipped_lines == 1 else "lines hold"
         why = f"; the first: {cut_to(visible(summary.reason), LONGEST)}" if summary.reason else ""
@@ -326,7 +333,7 @@ def _figure_cells(
     if low is None or high is None:
         return form(best), ""
     ends = format_interval(low, high, form, like=best, unit=False)
-    return form(best, like=max(best, high)), ends
+    return format_best(best, low, high, form), ends
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -339,11 +346,6 @@ def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def _not_a_formula(text: str) -> str:
     return "'" + text if text.startswith(("=", "+", "-", "@", "'", "\t", "\r")) else text
-
-
-def markdown_notes(summary: Summary) -> str:
-    """What was left out and what was combined, as a paragraph of Markdown."""
-    return _paragraph((*left_out(summary), *combined(summary)))
 
 
 def _paragraph(sentences: Iterable[str]) -> str:

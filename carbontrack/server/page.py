@@ -26,6 +26,7 @@ from carbontrack.system.files import package_text
 from carbontrack.system.version import VERSION
 from carbontrack.text import visible_html
 from carbontrack.units import (
+    format_best,
     format_grams,
     format_interval,
     format_joules,
@@ -143,20 +144,25 @@ def _row(group: Total, widest_g: float, names: Mapping[str, str]) -> str:
 
 def _total_row(total: Total) -> str:
     low_g, high_g = total.emissions_low_g, total.emissions_high_g
-    text = ""
-    if low_g is not None and high_g is not None:
-        text = format_interval(low_g, high_g, format_grams, like=total.emissions_g)
-    return f'<tr class="total">{_cell("total", "key")}{_figures(total, visible_html(text))}</tr>'
+    text, grams = "", total.emissions_g
+    if grams is not None and low_g is not None and high_g is not None:
+        text = format_interval(low_g, high_g, format_grams, like=grams)
+    figure = None if grams is None else format_best(grams, low_g, high_g, format_grams)
+    cells = _figures(total, visible_html(text), figure)
+    return f'<tr class="total">{_cell("total", "key")}{cells}</tr>'
 
 
-def _figures(total: Total, interval: str) -> str:
+def _figures(total: Total, interval: str, emissions: str | None = None) -> str:
+    """The cells of a row; `emissions` is the figure as it is shown beside its interval."""
     joules, grams = joules_from(total.energy_kwh), total.emissions_g
+    if emissions is None:
+        emissions = "" if grams is None else format_grams(grams)
     share, seconds = total.measured_share, total.duration_s
     return "".join(
         (
             _cell(f"{total.runs:,}", "num"),
             _cell("" if joules is None else format_joules(joules), "num"),
-            _cell("" if grams is None else format_grams(grams), "num"),
+            _cell(emissions, "num"),
             f'<td class="span wide">{interval}</td>',
             _cell("" if share is None else f"{share:.0%}", "num wide"),
             _cell("" if seconds is None else format_seconds(seconds), "num wide"),

@@ -11,6 +11,7 @@
     const [factor, unit] = steps.find(([f]) => Math.abs(like) >= 0.9995 * f) || steps[steps.length - 1];
     const value = amount / factor;
     if (value === 0) return `0 ${unit}`;
+    if (value > 0 && value < 0.005) return `<0.01 ${unit}`; // 0.00 would say that there is nothing
     const size = Math.abs(value);
     return `${value.toFixed(size >= 99.95 ? 0 : size >= 9.995 ? 1 : 2)} ${unit}`;
   };
@@ -21,7 +22,15 @@
   const energy = (kwh, like = kwh) =>
     kwh === null ? "unknown" : scaled(kwh * 3.6e6, like * 3.6e6 < 3600 ? SMALL : LARGE, like * 3.6e6);
   // the unit once: "1.20 to 1.80 g"
-  const ends = (low, high) => `${low.split(" ")[0]} to ${high}`;
+  const interval = (form, best, low, high) => {
+    const like = Math.max(best, high);
+    return `${form(low, like).split(" ")[0]} to ${form(high, like)}`;
+  };
+  // a figure and its interval have one unit, that of the larger
+  const withInterval = (form, best, low, high) =>
+    best === null || low === null || high === null
+      ? form(best)
+      : `${form(best, Math.max(best, high))} (${interval(form, best, low, high)})`;
   const seconds = (s) => {
     if (s === null) return "";
     if (s < 1) return `${Number((s * 1e3).toPrecision(3))} ms`;
@@ -64,7 +73,7 @@
         width.style.left = at(low);
         width.style.right = `calc(100% - ${at(high)})`;
         bar.append(width);
-        bar.title = ends(grams(low, g), grams(high, g));
+        bar.title = interval(grams, g, low, high);
       }
       const tick = element("b");
       tick.style.left = `min(calc(100% - 2px), ${at(g)})`;
@@ -150,16 +159,21 @@
       const [low, high] = [columns.energy_low_kwh[row], columns.energy_high_kwh[row]];
       add(list, "Name", text("name", row));
       add(list, "Labels", labels(row).length ? labelChips(labels(row)) : "");
-      add(list, "Started", `${moment(columns.started_ms[row])} UTC, ${seconds(columns.duration_s[row])}, ${text("status", row)}`);
-      add(list, "Energy", energy(kwh) + (low === null ? "" : ` (${ends(energy(low, kwh), energy(high, kwh))})`));
-      add(list, "CO2e", grams(g) + (lowG === null ? "" : ` (${ends(grams(lowG, g), grams(highG, g))})`));
+      const started = columns.started_ms[row] === null ? "" : `${moment(columns.started_ms[row])} UTC`;
+      const course = [started, seconds(columns.duration_s[row]), text("status", row)];
+      add(list, "Started", course.filter(Boolean).join(", "));
+      add(list, "Energy", withInterval(energy, kwh, low, high));
+      add(list, "CO2e", withInterval(grams, g, lowG, highG));
       for (const [name, title] of [["cpu", "CPU"], ["gpu", "GPU"], ["ram", "Memory"], ["other", "Other"]]) {
         const part = columns[`${name}_kwh`][row];
         const basis = name === "other" ? "basis" : `${name}_basis`;
         if (part !== null) add(list, title, `${energy(part)}, ${text(basis, row) || "how is unknown"}`);
       }
       const intensity = columns.intensity_g_per_kwh[row];
-      if (intensity !== null) add(list, "Grid", `${where(row)}, ${Number(intensity.toPrecision(4))} g CO2e/kWh, ${text("intensity_source", row)}`);
+      if (intensity !== null) {
+        const figure = `${Number(intensity.toPrecision(4))} g CO2e/kWh`;
+        add(list, "Grid", [where(row), figure, text("intensity_source", row)].filter(Boolean).join(", "));
+      }
       if (columns.pue[row] !== null) add(list, "PUE", String(columns.pue[row]));
       if (columns.coverage[row] !== null) add(list, "Observed", `${(columns.coverage[row] * 100).toFixed(0)} % of the time`);
       add(list, "Meters", text("meters", row).replaceAll(";", ", "));

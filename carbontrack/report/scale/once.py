@@ -24,6 +24,8 @@ from carbontrack.report.parquet import import_pyarrow
 from carbontrack.report.scale.engine import FEATURE, Engine
 from carbontrack.report.scale.relation import RECORDS
 
+_MOST_ROWS = 2**62
+"""More than there can be; a limit of DuckDB has 63 bits."""
 _FEW = 1_000_000
 """Links among which circles are looked for in memory."""
 
@@ -80,7 +82,7 @@ class Once:
         engine = self._engine
         engine.run(
             f"CREATE TABLE last AS SELECT seq FROM {self.added} "
-            f"ORDER BY start_ms DESC, seq DESC LIMIT {count}"
+            f"ORDER BY start_ms DESC, seq DESC LIMIT {min(count, _MOST_ROWS)}"
         )
         engine.run("DROP TABLE shares")
         self.added = f"(SELECT *, 1.0::DOUBLE AS share FROM {RECORDS} SEMI JOIN last USING (seq))"

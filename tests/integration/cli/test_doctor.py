@@ -278,9 +278,13 @@ def test_counters_that_stand_still_are_told(doctor: Doctor, tmp_path: Path) -> N
     """A counter is watched for a second: one that moves has watts, one that does not is named."""
     with used(build_powercap(tmp_path / "sys"), package_0=50.0):
         checks = json.loads(doctor("--json").stdout)["checks"]
+        glance = " ".join(doctor().stdout.partition("This machine")[0].split())
     assert checks["still"] == ["rapl:dram-0"]
     assert checks["watts"]["rapl:package-0"] > 1.0
     assert checks["watts"]["rapl:dram-0"] == 0.0
+    assert "CPU measured, " in glance
+    assert "memory not measured: its counters stand still" in glance
+    assert "0 mW" not in glance
     assert "did not move in a second" in doctor().stdout
     verdicts = {one["id"]: (one["verdict"], one["with"]) for one in checks["compared"]}
     assert verdicts["rapl:package-0"] == ("moves", "CPU seconds of the processors")

@@ -135,6 +135,41 @@ def test_a_traceback_has_the_frames_of_the_cell_alone(
     assert last["printed"].count("ZeroDivisionError: division by zero") == 1
 
 
+def test_errors_that_were_caught_before_change_nothing(
+    shell: Callable[..., list[dict[str, Any]]],
+) -> None:
+    """Two measured cells inside one cell: the second error is shown, and the shell is as before."""
+    run = "get_ipython().run_cell_magic('carbontrack', 'output=none', '1 / 0')"
+    caught = f"try:\n    {run}\nexcept ZeroDivisionError: pass\n"
+    _, both, state, failed, nested = shell(
+        "%load_ext carbontrack",
+        caught * 2,
+        "get_ipython().custom_exceptions, len(get_ipython().events.callbacks['post_execute'])",
+        caught + run,
+        f"%%carbontrack output=none\ndef inner():\n    {run}\ninner()",
+    )
+    assert both["error"] is None
+    assert "(), " in state["printed"]
+    for shown in (failed, nested):
+        assert "ZeroDivisionError: division by zero" in shown["printed"]
+        for frame in ("carbontrack/", "IPython/", "exec("):
+            assert frame not in shown["printed"]
+    assert "line 3" in nested["printed"]
+
+
+def test_an_error_stays_the_cells_own_where_its_frames_cannot_be_chosen(
+    shell: Callable[..., list[dict[str, Any]]],
+) -> None:
+    """A shell that takes no way of showing errors shows the cell's in its own."""
+    *_, failed = shell(
+        "%load_ext carbontrack",
+        "def refuse(*_): raise RuntimeError('not here')\nget_ipython().set_custom_exc = refuse",
+        "%%carbontrack output=none\n1 / 0",
+    )
+    assert failed["error"] == "ZeroDivisionError"
+    assert "not here" not in failed["printed"]
+
+
 def test_the_users_own_way_of_showing_errors_stays(
     shell: Callable[..., list[dict[str, Any]]],
 ) -> None:

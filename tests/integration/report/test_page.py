@@ -495,8 +495,10 @@ def test_what_is_missing_is_said_and_how_to_get_it(opened: Callable[..., Any]) -
     assert "CARBONTRACK_REGION=FR" in page.inner_text(".empty")
     assert page.inner_text("#shown").endswith("emissions unknown")
     parts = dict.fromkeys(("cpu_kwh", "ram_kwh", "energy_kwh", "energy_low_kwh", "energy_high_kwh"))
-    page = opened([replace(run, **nowhere, **parts) for run in some_runs(3)])
+    page = opened([replace(run, **nowhere, **parts, duration_s=None) for run in some_runs(3)])
     assert page.complaints == []
+    page.click("td.name button >> nth=0")
+    assert " UTC, ok" in page.inner_text("tr.more")
     assert "no meter answered" in page.inner_text(".empty")
     assert page.locator(".chart").count() == 0
 

@@ -173,3 +173,43 @@ def test_a_file_behind_last_is_a_file(tmp_path: Path, capsys: Printed) -> None:
     assert "\nOnly the last run.\n" in text
     assert "job 5" in text
     assert "job 4" not in text
+
+
+@pytest.mark.parametrize("write", FORMATS, ids=lambda write: write.__name__)
+def test_more_of_the_last_runs_than_there_can_be_are_all(
+    write: Write, tmp_path: Path, capsys: Printed
+) -> None:
+    """Whatever size of number the library takes."""
+    path = str(write(tmp_path, a_day()))
+    everything = reported(capsys, path)["total"]
+    assert reported(capsys, path, "--last", str(10**20))["total"] == everything
+
+
+def test_pages_and_statements_say_which_runs_they_are_of(tmp_path: Path, capsys: Printed) -> None:
+    """Whoever reads the page of the last runs does not take it for all that was spent."""
+    path, page = FORMATS[0](tmp_path, a_day()), tmp_path / "page.html"
+    assert main(["report", str(path), "--last", "2", "--html", str(page)]) == 0
+    assert "What was read</h3><p>Only the last 2 runs." in page.read_text(encoding="utf-8")
+    for form in ("statement", "statement-latex"):
+        assert main(["report", str(path), "--last", "2", "--format", form]) == 0
+        assert "Only the last 2 runs." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("output", "says"),
+    [
+        (None, "there is no emissions.csv here;"),
+        ("a.jsonl,b.csv", "there is no a.jsonl and no b.csv here;"),
+        ("none", "a run here writes no file;"),
+    ],
+)
+def test_a_report_without_files_names_those_that_it_looked_for(
+    output: str | None, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed
+) -> None:
+    """What a run in this directory writes is a setting."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CARBONTRACK_OUTPUT", raising=False)
+    if output is not None:
+        monkeypatch.setenv("CARBONTRACK_OUTPUT", output)
+    assert main(["report"]) == 2
+    assert says in capsys.readouterr().err

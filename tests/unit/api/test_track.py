@@ -257,6 +257,17 @@ def test_settings_that_have_worked_are_kept_whatever_else_changes(tmp_path, monk
     assert "the last settings that worked stay in use" in caplog.text
 
 
+def test_a_wrong_argument_inside_an_open_span_is_raised_and_nothing_is_said_to_be_kept(caplog):
+    """The error says all: a log of settings that are kept would contradict it."""
+    with Bench() as bench, track("outer", tracker=bench.tracker):
+        with (
+            caplog.at_level(logging.WARNING, "carbontrack"),
+            pytest.raises(ConfigError, match="reg"),
+        ):
+            track("inner", regoin="FR").__enter__()
+        assert not caplog.records
+
+
 def test_a_calibration_is_read_once_for_a_tracker(tmp_path, caplog):
     """One that cannot be used is said to be so in one line of the log."""
     kept = calibration_path(tmp_path, host_id())

@@ -98,6 +98,14 @@ def test_a_statement_holds_what_a_methods_section_needs(report):
         assert needed in text, needed
 
 
+def test_a_statement_has_one_unit_for_a_figure_and_its_interval(report):
+    """A figure of 0.9 Wh, which alone is 3.24 kJ, is in the watt-hours of its interval."""
+    parts = {"cpu_kwh": 0.0009, "gpu_kwh": None, "ram_kwh": None, "pue": 1.0}
+    ends = {"energy_kwh": 0.0009, "energy_low_kwh": 0.0005, "energy_high_kwh": 0.0022}
+    text = report("statement", run(1, **parts, **ends))
+    assert "consumed 0.90 Wh of electricity (uncertainty interval 0.50 to 2.20 Wh)" in text
+
+
 def test_a_statement_tells_the_rate_of_models_only_where_most_is_modelled(report):
     """And of what it was counted; a tenth of memory beside counters needs no such sentence."""
     modelled = run(1, basis="modelled", cpu_basis="modelled", gpu_basis=None, gpu_kwh=None)

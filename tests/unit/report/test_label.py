@@ -197,6 +197,7 @@ def test_the_picture_in_pixels_is_a_png(tmp_path: Path):
         ({"cpu_kwh": None, "energy_kwh": None}, {}, "known energy"),
         ({}, {"units": 0}, "above 0"),
         ({}, {"units": math.nan}, "above 0"),
+        ({}, {"units": 1e-300}, "above 0"),
         ({"calls": None}, {}, "--units"),
     ],
 )
@@ -362,3 +363,15 @@ def test_records_that_name_their_unit_are_believed(ask):
     assert "per 1,000 reviews" in ask("--units", "20", "--unit-name", "review", records=tokens)
     both = [*reviews, runs(0.1, record_id="b", labels={"unit": "page"})]
     assert "several units: 'page', 'review'" in ask(records=both, code=2)
+
+
+@pytest.mark.parametrize("labels", ["[1]", "not json", "null", '"unit"', "[" * 100_000])
+def test_labels_of_another_program_name_no_unit(
+    tmp_path: Path, labels: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A column of that name may hold anything; the work is then counted in inferences."""
+    row = runs(0.0001).to_row() | {"labels": labels}
+    path = tmp_path / "runs.csv"
+    path.write_bytes(HEADER + record_line(row))
+    assert main(["label", str(path), "--task", TEXT]) == 0
+    assert "500 inferences in 1 run" in capsys.readouterr().out

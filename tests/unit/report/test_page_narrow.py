@@ -87,3 +87,40 @@ def test_nothing_is_left_to_do_where_all_is_measured_and_given(tmp_path: Path) -
     section = section_of(tmp_path, known | grid)
     assert causes_of(section) == []
     assert "Nothing here is modelled" in section
+
+
+NOTHING = "Nothing here is modelled"
+NO_ENERGY: dict[str, Any] = dict.fromkeys(
+    (
+        *("cpu_kwh", "gpu_kwh", "ram_kwh", "energy_kwh", "energy_low_kwh", "energy_high_kwh"),
+        *("emissions_g", "intensity_low_g_per_kwh", "intensity_high_g_per_kwh"),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (NO_ENERGY, "No energy is known"),
+        (NO_ENERGY | {"region_basis": "unknown"}, "No energy is known"),
+        (
+            dict.fromkeys(("cpu_basis", "gpu_basis", "ram_basis"))
+            | {"intensity_high_g_per_kwh": None},
+            "does not tell what would narrow it",
+        ),
+    ],
+    ids=["no-energy", "no-energy-no-region", "unrecorded"],
+)
+def test_what_is_not_known_is_not_said_to_be_measured(
+    tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    """Without energy, or without a word on its origin, there is no cause and no claim."""
+    section = section_of(tmp_path, changes, changes)
+    assert NOTHING not in section
+    assert says in section
+    assert "comes first" not in section
+
+
+def test_a_negative_energy_of_another_program_stops_no_page(tmp_path: Path) -> None:
+    """It has no logarithm, and no width."""
+    assert 'id="narrow"' in section_of(tmp_path, {"energy_kwh": -3.2})
