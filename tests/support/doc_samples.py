@@ -3,7 +3,8 @@
 A sample of a real run is compared by what does not change between runs. Each of these counts as
 equal to any other of its kind:
 
-- a number, with the sign, thousands separators, exponent and percent sign that it may have;
+- a number, with the sign, thousands separators, exponent and percent sign that it may have, or an
+  upper bound of one (<0.01);
 - the prefix of a unit after a number (mJ, J, kJ), and a duration (0.3 s, 2 min 5 s);
 - a date or a time;
 - an identifier of eight or more hexadecimal digits;
@@ -20,7 +21,9 @@ _CLOCK = r"\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:\d\d)?"
 _DATE = re.compile(rf"\b\d{{4}}-\d\d-\d\d(?:[T ]{_CLOCK})?|\b{_CLOCK}\b")
 _IDENTIFIER = re.compile(r"\b(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{8,}(?:-[0-9a-f]{4,})*\b")
 _RULE = re.compile(r"[-=─━═▁-█░▒▓·]{2,}")
-_NUMBER = re.compile(r"(?<![\w.])[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[+-]?\d+)?(?:\s?%)?")
+_NUMBER = re.compile(
+    r"(?<![\w.])<?[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[+-]?\d+)?(?:\s?%)?"
+)
 _UNIT = re.compile(r"(0 ?)(?:[nµumkMGT]|[KMGT]i)?(J|Wh|W|g|t|L|B|V|Hz|m3)\b")
 _MASS = re.compile(r"(0 ?)t\b")
 _TIME = r"0 ?(?:ns|µs|us|ms|s|min|h|days?|seconds?|minutes?|hours?)\b"
