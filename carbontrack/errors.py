@@ -1,18 +1,18 @@
-"""Every error carbontrack raises, and how their messages offer the right name.
+"""All errors that carbontrack raises, and how their messages suggest the right name.
 
     CarbontrackError
     ├── ConfigError (ValueError)          a setting or argument that cannot be used
     │   ├── UnknownSettingError           a name that no setting has
-    │   ├── QuantityError                 text that is no quantity: "5 bananas"
+    │   ├── QuantityError                 text that is not a quantity: "5 bananas"
     │   └── UnknownRegion                 a place that no table knows
     ├── NoIntensity (LookupError)         a known place without data
     ├── MissingExtra (ImportError)        an optional library that is used but not installed
     ├── MeterError
-    │   ├── MeterUnavailable              never opened; says why and how to cure it
-    │   ├── MeterReadError                this read only; the next one may answer
-    │   └── MeterGone                     never again; another meter takes over
-    ├── SinkError                         a record could not be written; it is counted and said
-    ├── StoreUnavailable                  a team's store does not answer now; try again later
+    │   ├── MeterUnavailable              cannot be opened; with the reason and how to fix it
+    │   ├── MeterReadError                this read failed; the next one may succeed
+    │   └── MeterGone                     lost for good; another meter replaces it
+    ├── SinkError                         a record could not be written; counted and logged
+    ├── StoreUnavailable                  a team's store does not respond; try again later
     │   └── StoreFull                     it has no room for more
     └── BudgetExceeded                    the only error a running measurement may raise, on request
 
@@ -27,7 +27,7 @@ from typing import Any
 
 
 class CarbontrackError(Exception):
-    """The root of every error that carbontrack raises on purpose."""
+    """The base class of all errors that carbontrack raises on purpose."""
 
 
 class ConfigError(CarbontrackError, ValueError):
@@ -35,7 +35,7 @@ class ConfigError(CarbontrackError, ValueError):
 
 
 class UnknownSettingError(ConfigError):
-    """A name is not the name of any setting; the message offers the nearest right one."""
+    """There is no setting with this name; the message suggests the nearest one."""
 
 
 class QuantityError(ConfigError):
@@ -43,7 +43,7 @@ class QuantityError(ConfigError):
 
 
 class UnknownRegion(ConfigError):  # noqa: N818 - the public contract names it so
-    """A region is not known; `matches` holds the nearest known ones, best first."""
+    """A region is not known; `matches` contains the nearest known regions, best first."""
 
     def __init__(self, message: str, matches: Iterable[str] = ()) -> None:
         super().__init__(message)
@@ -51,11 +51,11 @@ class UnknownRegion(ConfigError):  # noqa: N818 - the public contract names it s
 
 
 class NoIntensity(CarbontrackError, LookupError):  # noqa: N818 - the public contract names it so
-    """The place is known, but no table has a carbon intensity for it."""
+    """The region is known, but no table has a carbon intensity for it."""
 
 
 class MissingExtra(CarbontrackError, ImportError):  # noqa: N818 - reads as the sentence it makes
-    """An optional library is needed for what was asked; the message names the extra to install."""
+    """An optional library is needed but not installed; the message names the extra to install."""
 
     def __init__(self, library: str, extra: str, purpose: str) -> None:
         super().__init__(
@@ -66,11 +66,11 @@ class MissingExtra(CarbontrackError, ImportError):  # noqa: N818 - reads as the 
 
 
 class MeterError(CarbontrackError):
-    """The root of what can go wrong with a meter."""
+    """The base class of the errors of meters."""
 
 
 class MeterUnavailable(MeterError):  # noqa: N818 - states a condition
-    """A meter cannot be opened on this machine; `cure` holds the lines that would change that."""
+    """A meter cannot be opened on this machine; `cure` contains commands that would change that."""
 
     def __init__(self, message: str, cure: str | None = None) -> None:
         super().__init__(message)
@@ -78,17 +78,18 @@ class MeterUnavailable(MeterError):  # noqa: N818 - states a condition
 
 
 class MeterReadError(MeterError):
-    """One read failed; nothing is known for this instant and the next read may succeed."""
+    """One read failed: there is no value for this instant; the next read may succeed."""
 
 
 class MeterGone(MeterError):  # noqa: N818 - states a condition
-    """The meter will not answer again in this process."""
+    """The meter will not respond again in this process."""
 
 
 class SinkError(CarbontrackError):
     """A record could not be written to its destination.
 
-    `reason` says why in a few words; `lost_records` are those that are in no journal either.
+    `reason` says why in a few words; `lost_records` are the records that are not in a journal
+    either.
     """
 
     def __init__(self, message: str, *, reason: str = "", lost_records: int = 0) -> None:
@@ -98,20 +99,20 @@ class SinkError(CarbontrackError):
 
 
 class StoreUnavailable(CarbontrackError):  # noqa: N818 - states a condition
-    """A team's store does not answer now, or not in time; the same call may succeed later.
+    """A team's store does not respond, or not in time; the same call may succeed later.
 
-    What was to be added may be there or not: adding it again does no harm.
+    The records to add may have been stored or not; adding them again does no harm.
     """
 
 
 class StoreFull(StoreUnavailable):
-    """A team's store has no room for more; nothing of what was to be added is there."""
+    """A team's store is full; none of the records to add was stored."""
 
 
 class BudgetExceeded(CarbontrackError):  # noqa: N818 - the public contract names it so
-    """A run used more than its budget allows, and the program asked to be told by an exception.
+    """A run used more than its budget allows, and the program asked for an exception.
 
-    `verdict` holds the limit, what was used, and the interval around it.
+    `verdict` contains the limit, the amount used, and its interval.
     """
 
     def __init__(self, message: str, verdict: Any = None) -> None:
@@ -129,11 +130,11 @@ def close_matches(
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error's sentence: "; did you mean 'region'?", or nothing if no name is near."""
+    """The end of an error message: "; did you mean 'region'?", or nothing if no name is near."""
     return did_you_mean(close_matches(name, known))
 
 
 def did_you_mean(names: Iterable[str], form: Callable[[str], str] = repr) -> str:
-    """The end of an error's sentence: "; did you mean 'FR' or 'FI'?", or nothing without names."""
+    """The end of an error message: "; did you mean 'FR' or 'FI'?", or nothing without names."""
     choices = " or ".join(map(form, names))
     return f"; did you mean {choices}?" if choices else ""

@@ -10,9 +10,9 @@ from carbontrack.values import NamedTuple
 
 
 class Interval(NamedTuple):
-    """A best estimate with a low and a high end; the unit is in the name of what holds it.
+    """A best estimate with a low and a high end; the unit is in the variable's name.
 
-    The ends may lie at different distances: 47, between 20 and 105.
+    The ends can have different distances from the best estimate: 47, between 20 and 105.
     """
 
     best: float
@@ -23,12 +23,12 @@ class Interval(NamedTuple):
 def product(*factors: Interval) -> Interval:
     """The product of independent factors, none below 0.
 
-    Factors are off by ratios, so the logarithms of the ratios combine in quadrature, each side
-    separately (JCGM 100:2008, GUM, 5.1.2, for the logarithm of the product):
+    The errors of factors are ratios, so the logarithms of the ratios combine in quadrature, each
+    side separately (JCGM 100:2008, GUM, 5.1.2, for the logarithm of the product):
 
-        ln(best / low) = sqrt(sum of ln(best_i / low_i)^2), and likewise above
+        ln(best / low) = sqrt(sum of ln(best_i / low_i)^2), and correspondingly above
 
-    A low end of 0 makes the product's low end 0. Where a best estimate is 0, ratios say nothing,
+    A low end of 0 makes the product's low end 0. If a best estimate is 0, ratios are not defined,
     and the ends are the products of the ends.
     """
     bests, lows, highs = zip(*factors, strict=True)

@@ -3,7 +3,7 @@
 A number's name ends in its unit. Unknown is None, never 0. The order of the fields is the order of
 the columns and never changes within a schema version; older versions can still be read. Below the
 record: the protocol of sinks, a record as HTML for notebooks, and the name of the file of timelines
-beside a file of records.
+next to a file of records.
 """
 
 from __future__ import annotations
@@ -36,33 +36,34 @@ COMPONENTS: tuple[Component, ...] = get_args(Component)
 BASES: tuple[Basis, ...] = get_args(Basis)
 """From the strongest to the weakest."""
 WHOLE_MACHINE = "machine"
-"""The key of a rate that stands for the whole machine, not for one component of it."""
+"""The key of a rate for the whole machine instead of one of its components."""
 TIMELINE_SUFFIX: Final = ".timeline.jsonl"
 """The ending of the files of timelines."""
 _PARTS = (("cpu", "CPU"), ("gpu", "GPU"), ("ram", "memory"), ("other", "other"))
 _SEEN = (("cpu", "CPU"), ("gpu", "GPU"), ("ram", "memory"))
 NAME_LIMIT = 10_000
-"""Characters of a name."""
+"""The most characters of a name."""
 LABELS_LIMIT = 64 << 10
-"""Bytes of a record's labels as JSON in UTF-8."""
+"""The most bytes of a record's labels as JSON in UTF-8."""
 LINE_LIMIT = 256 << 10
-"""Bytes of a line above which `shortened` makes the record one that every reader takes."""
+"""Bytes of a line above which `shortened` cuts the record so that every reader accepts it."""
 _LONGEST_TEXT = 4000
-"""Characters that `shortened` leaves of a text."""
+"""The most characters of a text that `shortened` keeps."""
 _DEEPEST = 8
 _LONGEST_NUMBER_BITS = 4096
 _MOST_CONTAINERS = 100_000
-"""Lists and mappings after which `plain` leaves out the rest, as of one that holds itself."""
+"""The most lists and mappings that `plain` follows, since a list may contain itself."""
 Cell = str | int | float | bool | None
 
 
 class Record(Value, kw_only=True):
-    """What one span used and emitted, how that is known, and the interval around it.
+    """The energy and emissions of one span, how they are known, and their interval.
 
     `energy_kwh` is the user's share, as `scope` says, times `pue`; the components are before
-    `pue`; `machine_kwh` is what the whole machine used in the same time. `emissions_g` is grams of
-    CO2e of that energy by the grid of the place; `embodied_g`, `water_l` and `market_emissions_g`
-    are never part of it. The reference page of the documentation explains every field.
+    `pue`; `machine_kwh` is the energy of the whole machine in the same time. `emissions_g` is the
+    location-based emissions of `energy_kwh`, in grams of CO2e; `embodied_g`, `water_l` and
+    `market_emissions_g` are never included in it. The reference page of the documentation explains
+    every field.
     """
 
     schema: int = SCHEMA
@@ -134,7 +135,7 @@ class Record(Value, kw_only=True):
     abiotic_kg_sb: float | None = None
 
     def to_row(self) -> dict[str, Cell]:
-        """The record as column name to plain value, in column order; labels as JSON text."""
+        """A mapping from column name to plain value, in column order; labels as JSON text."""
         return dict(zip(COLUMNS, row_cells(self), strict=True))
 
     def _repr_html_(self) -> str:
@@ -147,7 +148,8 @@ class Record(Value, kw_only=True):
         Columns that this version does not know are ignored; columns that the row lacks are None.
 
         Raises:
-            ValueError: a required column is missing or a cell does not hold its column's type.
+            ValueError: a required column is missing, or a cell does not have the type of its
+                column.
         """
         values: dict[str, Any] = {}
         for name, convert in CONVERTERS.items():
@@ -159,7 +161,7 @@ class Record(Value, kw_only=True):
             try:
                 values[name] = convert(cell)
             except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
-                raise ValueError(f"column {name!r} cannot hold {cell!r}: {error}") from error
+                raise ValueError(f"column {name!r} cannot contain {cell!r}: {error}") from error
         missing = [name for name in REQUIRED if name not in values]
         if missing:
             raise ValueError(f"the row has no {', '.join(missing)}")
@@ -202,7 +204,8 @@ def checked_name(name: object) -> str:
         return name
     if isinstance(name, str) and name:
         raise ConfigError(
-            f"a name has at most {NAME_LIMIT} characters, and this one {len(name)}: {name[:40]!r}…"
+            f"a name may have at most {NAME_LIMIT} characters, and this one has {len(name)}: "
+            f"{name[:40]!r}…"
         )
     raise ConfigError(f"a name must be a text of at least one character, not {name!r}")
 
@@ -211,7 +214,7 @@ def checked_labels(labels: object) -> dict[str, Any]:
     """A copy of the labels of a span, checked.
 
     Raises:
-        ConfigError: they are no mapping, or longer than `LABELS_LIMIT`.
+        ConfigError: they are not a mapping, or are longer than `LABELS_LIMIT`.
     """
     if not isinstance(labels, Mapping):
         raise ConfigError(f"labels must be a mapping, such as {{'n': 3}}, not {labels!r:.80}")
@@ -221,14 +224,15 @@ def checked_labels(labels: object) -> dict[str, Any]:
         if size > LABELS_LIMIT:
             longest = max(copied, key=lambda key: _size(copied[key]))
             raise ConfigError(
-                f"labels take at most {LABELS_LIMIT} bytes as JSON, and these {size}, most of them "
-                f"{longest!r:.80}; put what is long into a file, and the file's name into a label"
+                f"labels may take at most {LABELS_LIMIT} bytes as JSON, and these take {size}, "
+                f"most of them {longest!r:.80}; put long texts into a file, and the file's name "
+                "into a label"
             )
     return copied
 
 
 def _are_surely_short(labels: Mapping[Any, Any]) -> bool:
-    """Whether the labels are within the limit without a doubt, which is quickly seen for most."""
+    """Whether the labels are clearly within the limit, which is a fast check for most labels."""
     size = 0
     for key, content in labels.items():
         if type(key) is not str or type(content) not in (str, int, float, bool):
@@ -255,11 +259,14 @@ def _json(content: object) -> str:
 
 
 def shortened(record: Record) -> Record:
-    """The record with long texts and labels cut, so that every reader takes its row; says so."""
+    """The record with long texts and labels cut, so that every reader accepts its row.
+
+    This is logged.
+    """
     _WARNINGS.warn(
         "shortened",
-        f"a record of {record.name[:40]!r} is longer than readers take; what is long in its texts "
-        f"and labels is cut",
+        f"a record of {record.name[:40]!r} is longer than readers accept; its long texts and "
+        "labels are cut",
     )
     texts = ((name, getattr(record, name)) for name in COLUMNS if name != "labels")
     changes: dict[str, Any] = {
@@ -297,7 +304,7 @@ def timeline_path(output: Path) -> Path:
 
 
 def plain(content: object, depth: int = 0, count: Iterator[int] | None = None) -> Any:
-    """Any object as what JSON can hold: keys and unknown types as text, nested to a limited depth.
+    """Any object as JSON can represent it: keys and unknown types as text, to a limited depth.
 
     NaN and the infinities, which JSON does not have, become None. `count` counts the containers.
     """
@@ -379,7 +386,7 @@ def row_cells(record: Record) -> list[Cell]:
 NUMBER_COLUMNS: tuple[str, ...] = tuple(n for n in COLUMNS if _type_of(n) in _NUMBER_TYPES)
 """The columns that hold numbers."""
 TRUTH_COLUMNS: tuple[str, ...] = tuple(n for n in COLUMNS if _type_of(n) == "bool")
-"""The columns that hold true or false; those that hold no numbers either hold text."""
+"""The columns that hold true or false; the columns that are in neither tuple hold text."""
 CONVERTERS: dict[str, Callable[[object], Any]] = {
     name: (_NUMBER_TYPES | {"bool": _truth}).get(_type_of(name), str) for name in COLUMNS
 } | {"labels": _labels}
@@ -465,10 +472,10 @@ def _parts(record: Any) -> Iterator[str]:
 
 
 def plugin_of(output: str) -> tuple[str, str] | None:
-    """Name and address of an output that a plugin takes: "logfmt:stderr" -> ("logfmt", "stderr").
+    """Name and address of an output of a plugin: "logfmt:stderr" -> ("logfmt", "stderr").
 
     None for files and for http(s) addresses. A name is a letter, and then one or more letters,
-    digits and "+", "-", ".", "_": one letter alone is a drive of Windows.
+    digits and "+", "-", ".", "_": a single letter is a Windows drive.
     """
     name, colon, address = output.partition(":")
     if not colon or len(name) < 2 or name.lower() in ("http", "https"):
@@ -480,7 +487,7 @@ def plugin_of(output: str) -> tuple[str, str] | None:
 
 
 def told(output: str) -> str:
-    """The output as it may be shown: a URL and the address of a plugin may contain a key."""
+    """The output as it may be shown: a URL or the address of a plugin can contain a key."""
     plugin = plugin_of(output)
     if plugin is not None:
         return f"{plugin[0]}:…"

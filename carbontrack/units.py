@@ -62,7 +62,7 @@ def parse_quantity(text: str) -> Quantity:
     only where two units differ by it (mJ and MJ, mWh and MWh).
 
     Raises:
-        QuantityError: the text is no quantity, or its amount is negative or not finite.
+        QuantityError: the text is not a quantity, or its amount is negative or not finite.
     """
     match = re.fullmatch(_QUANTITY, text) if isinstance(text, str) else None
     if match is None:

@@ -18,7 +18,14 @@ from carbontrack.integrations.pytest_plugin.options import OPTIONS
 from carbontrack.meters import perf as perf_events
 from carbontrack.meters import rapl as powercap
 from carbontrack.record import COLUMNS
-from tests.support.doc_blocks import RUN, blocks_of, matches, needs_of, steps_of
+from tests.support.doc_blocks import (
+    RUN,
+    blocks_of,
+    cut_outputs_of,
+    matches,
+    needs_of,
+    steps_of,
+)
 from tests.support.doc_links import (
     Link,
     anchors_of,
@@ -83,6 +90,40 @@ def test_excuses_have_reasons(page: Path) -> None:
         if block.excuse is not None:
             assert len(block.excuse.split()) >= 3, f"{name_of(page)}, line {block.line}"
             assert block.language in RUN, f"{name_of(page)}, line {block.line}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_readers_see_whole_outputs(page: Path) -> None:
+    """No output that a page shows has `…` for a number or a line; a sample has real ones."""
+    assert cut_outputs_of(page.read_text(encoding="utf-8")) == [], name_of(page)
+
+
+def test_an_output_that_is_cut_is_noticed() -> None:
+    """In outputs only, with the line's number; not in commands, code or hidden blocks."""
+    page = textwrap.dedent(
+        """
+        ```console
+        $ carbontrack compact SOURCE …
+        2 records, … MiB
+        ```
+
+        <!--
+        ```text
+        …
+        ```
+        -->
+
+        ```python
+        print("…")
+        ```
+
+        ```text
+        whole
+        …
+        ```
+        """
+    )
+    assert cut_outputs_of(page) == [(4, "2 records, … MiB"), (19, "…")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -392,11 +433,20 @@ def test_an_ellipsis_stands_for_anything_and_nothing_else_does(
             True,
         ),
         ("name  energy\n----  ------", "name    energy\n------  --------", True),
+        ("0 to 12.9 mJ", "<0.01 to 3.17 mJ", True),
+        ("0 J", "<br> J", False),
         ("TDP 4.16 W", "TDP W", False),
         ("6.37 J", "6.37 g", False),
         ("6.37 J", "unknown", False),
         ("1 run", "2 runs", False),
         ("deadbeef", "a1b2c3d4", False),
+        (
+            "job 925375a1-6e8c-4aa6-b654-81df22fda1c5",
+            "job 12345678-1234-4123-8123-123456789012",
+            True,
+        ),
+        ("<f at 0x7ff2ef15dad0>", "<f at 0x55d0c0ffee00>", True),
+        ("ct_42aba9d2f349_0adce0aa1481", "ct_0adce0aa1481_42aba9d2f349", True),
     ],
 )
 def test_a_sample_may_differ_in_its_figures_only(shown: str, printed: str, same: bool) -> None:
@@ -410,6 +460,7 @@ def test_a_sample_names_what_is_its_machines() -> None:
     printed = "CPU measured by RAPL, all packages (8 threads)\nnote none"
     assert not alike(shown, printed)
     assert alike(shown, printed, ("modelled from AMD EPYC",))
+    assert alike(shown, printed, ("modelled from AMD EPYC (8 threads)",))
     assert not alike(shown, printed.replace("note none", ""), ("modelled from AMD EPYC",))
 
 

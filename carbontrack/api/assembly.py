@@ -48,7 +48,7 @@ HostKey = tuple[object, ...]
 
 
 def host_key(settings: Settings, environment: Environment, wall: WallFit | None) -> HostKey:
-    """What decides which meters there are; trackers with equal keys share a sampler."""
+    """The settings that determine the meters; trackers with equal keys share a sampler."""
     return (
         settings.sysfs_path,
         settings.procfs_path,
@@ -98,9 +98,9 @@ def make_sampler(settings: Settings, environment: Environment, wall: WallFit | N
 
 
 def _unsaid_gpu_part(settings: Settings, environment: Environment) -> float:
-    """Our part of a board where nothing tells who uses it: all ranks of this node may.
+    """The share of a board whose users could not be detected: all ranks of this node may use it.
 
-    All of it where the launcher, or the user, may have given each rank boards of its own.
+    All of it if the launcher or the user may have assigned separate boards to each rank.
     """
     orders = {"CUDA_DEVICE_ORDER"}
     may_differ = (environment.visible_gpus, settings.gpu_ids) != (None, None)
@@ -131,7 +131,7 @@ def calibration_of(settings: Settings, environment: Environment) -> Calibration 
 
 
 def wall_fit(settings: Settings, environment: Environment) -> WallFit | None:
-    """The line from our meters' power to the wall's, if this host was calibrated."""
+    """The calibration line from metered power to wall power, if this host was calibrated."""
     calibration = calibration_of(settings, environment)
     return None if calibration is None else calibration.fit
 
@@ -151,7 +151,7 @@ def _host_id(settings: Settings, environment: Environment) -> str:
 
 @lru_cache(maxsize=1)
 def _own_host_id() -> str:
-    """That of this machine, which stays the same while a process runs."""
+    """The id of this machine, which does not change while a process runs."""
     return host_id()
 
 
@@ -179,7 +179,7 @@ def probe_cloud(
 ) -> CloudProbe | None:
     """Query the clouds' metadata services in the background, if `cloud="detect"` is set.
 
-    A region that was given, or that the cloud's own variables name, needs no query.
+    No query is needed if the region was given or is named by the cloud's variables.
     """
     if settings.cloud != "detect" or region.basis not in ("timezone", "unknown"):
         return None
@@ -205,7 +205,10 @@ def make_grid(
     if settings.intensity_g_per_kwh is not None:
         return Fixed.of(settings.intensity_g_per_kwh, zone=region.zone)
     if region.basis == "unknown":
-        warn_user("region not detected, world average used; set CARBONTRACK_REGION=FR")
+        warn_user(
+            "region not detected, world average used; set CARBONTRACK_REGION=CODE "
+            "(codes: carbontrack regions NAME)"
+        )
     table = regions.intensity_for(region)
     if not settings.intensity_source:
         return table
@@ -241,11 +244,11 @@ def assemble(
 
     Args:
         settings: the settings.
-        environment: a snapshot of the environment; nothing else of it is read.
+        environment: a snapshot of the environment; the environment itself is not read.
         sampler: a sampler shared with other trackers; None: the tracker has its own.
         propagator: propagates the parent id to child processes.
         metadata_urls: other addresses for the clouds' metadata services, for tests.
-        sinks: sinks that get the records besides those of the outputs.
+        sinks: sinks that receive the records in addition to the outputs.
 
     Raises:
         ConfigError: a setting cannot be used; nothing has been started then.
@@ -305,7 +308,7 @@ def _session(
 def _parents(
     settings: Settings, environment: Environment, propagator: Propagator | None, clock: Clock
 ) -> RemoteParents | None:
-    """The parents of this process's roots in other processes; None: there can hardly be any."""
+    """The parents of this process's roots in other processes; None: very likely there are none."""
     text = environment.parent_id if propagator is None else propagator.extract()
     state_dir = environment.state_path(settings.state_dir)
     # Lightning's rank 0 starts the other ones of its node, and all of them measure from then on
@@ -324,7 +327,7 @@ def _is_inside(state_dir: Path) -> bool:
 def parents_of(
     text: str | None, state_dir: Path, scope: str, clock: Clock | None = None
 ) -> RemoteParents:
-    """The parents in other processes, by what the environment says and by what they have open."""
+    """The parents in other processes, found from the environment and from their open spans."""
     # few processes have one
     from carbontrack.tracking.remote_parent import ParentContext, RemoteParents
 
@@ -417,7 +420,7 @@ def _idle_power(settings: Settings, environment: Environment, meters: MeterSet) 
 def _making_per_h(
     settings: Settings, hardware: Hardware
 ) -> tuple[Mapping[str, float] | None, Mapping[str, float] | None]:
-    """What an hour bears of making the machine: g CO2e, and kg Sb eq of minerals and metals.
+    """Embodied impact per hour of use: g CO2e, and kg Sb eq of minerals and metals.
 
     By component or for the whole machine; None: unknown.
     """
@@ -456,7 +459,7 @@ def check(settings: Settings, environment: Environment) -> None:
     Raises:
         UnknownRegion: the region that was given is unknown or ambiguous.
         NoIntensity: no table has a figure for it.
-        ConfigError: a source of intensities is unknown, lacks its token, or covers another region.
+        ConfigError: an intensity source is unknown, lacks its token, or covers another region.
     """
     given, live = settings.region is not None, settings.intensity_source
     if settings.disable or not (given or live):

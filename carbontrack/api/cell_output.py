@@ -1,4 +1,4 @@
-"""What a cell of a notebook shows of a span: a table in HTML, and a line where there is none.
+"""The output of a notebook cell for a span: an HTML table, and a line of text without HTML.
 
 A notebook that is exported, or opened without a kernel, has these outputs and no live widget.
 """
@@ -14,7 +14,7 @@ from carbontrack.units import format_seconds
 
 
 def summary(span: Any) -> dict[str, str]:
-    """What a span used, by MIME type.
+    """The summary of a span, by MIME type.
 
     Args:
         span: an open or a closed one.
@@ -34,7 +34,7 @@ def summary(span: Any) -> dict[str, str]:
 
 
 def show_in_notebook(span: Any) -> None:
-    """Add the summary to the output of the running cell; nothing where no Jupyter kernel runs."""
+    """Add the summary to the output of the running cell; does nothing without a Jupyter kernel."""
     ipython = sys.modules.get("IPython")
     shell: Any = ipython.get_ipython() if ipython is not None else None
     if getattr(shell, "kernel", None) is not None and span.snapshot().status != "disabled":

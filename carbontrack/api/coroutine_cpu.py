@@ -21,39 +21,39 @@ from carbontrack.system.forking import remember
 LONG_STEP_S = 0.001
 """In a step at least this long other threads work for it, such as those of a library for arrays."""
 _LITTLE_S = 0.0001
-"""Of less than this no part is looked for that is our own."""
+"""Below this, carbontrack's own part is not determined."""
 
 
 class _Pool:
-    """CPU seconds that are shared evenly among those that take part while they are used."""
+    """CPU seconds that are shared evenly among the coroutines that take part at the time."""
 
     __slots__ = ("level_s", "users")
 
     def __init__(self) -> None:
         self.users = 0
         self.level_s = 0.0
-        """What one who took part from the beginning would have."""
+        """The share of a coroutine that took part from the beginning."""
 
     def level_with(self, used_s: float) -> float:
-        """The level when this has been used as well."""
+        """The level after this has been used too."""
         return self.level_s + max(0.0, used_s) / self.users if self.users else self.level_s
 
 
 class LoopCpu:
     """The CPU seconds of a thread with an event loop, and of the other threads of its process.
 
-    Only that thread changes it; any thread may ask, in between.
+    Only that thread changes it; any thread may read it at any time.
     """
 
     def __init__(self) -> None:
         self.is_stale = False
-        """Whether it is that of the process from which this one was forked."""
+        """Whether it belongs to the process from which this one was forked."""
         self.clock = ThreadCpu(since_s=0.0)
         self.step_began_s: float | None = None
         self.in_steps_s = 0.0
         self.all, self.in_threads, self.in_tasks = _Pool(), _Pool(), _Pool()
         self.ours: Callable[[], int | None] | None = None
-        """Returns the number of the sampler's thread, which works for nobody."""
+        """Returns the number of the sampler's thread, which works for no coroutine."""
         self._ours: tuple[int | None, float, float] = (None, 0.0, 0.0)
         self._others_s = self._rest_s = 0.0
         self._others_s, self._rest_s = self._new(thread_cpu_s())
@@ -64,7 +64,7 @@ class LoopCpu:
         self.is_stale = True
 
     def _new(self, own_s: float) -> tuple[float, float]:
-        """What other threads, and this one outside steps, have used since the last update.
+        """CPU seconds of other threads, and of this one outside steps, since the last update.
 
         `own_s` is what this thread has used.
         """
@@ -77,7 +77,7 @@ class LoopCpu:
         return others_s, own_s - in_steps_s - self._rest_s
 
     def _by_us(self) -> float:
-        """What the threads of samplers have used, as far as it was seen."""
+        """CPU seconds that the samplers' threads have used, as far as was observed."""
         thread_id = None if self.ours is None else self.ours()
         if thread_id is None:
             return self._ours[2]
@@ -107,7 +107,7 @@ class LoopCpu:
         self._rest_s += rest_s
 
     def others_in_a_step(self) -> float:
-        """What other threads have used since the last update, for one coroutine alone."""
+        """CPU seconds of other threads since the last update, for this coroutine only."""
         if self.in_threads.users:
             return 0.0
         others_s, _ = self._new(thread_cpu_s())
@@ -123,7 +123,7 @@ _here = _OfThread()
 
 
 def _loop_here() -> LoopCpu:
-    """That of this thread; another one in a forked child."""
+    """The loop of this thread; a forked child has a different one."""
     loop = _here.loop
     if loop is None or loop.is_stale:
         loop = _here.loop = LoopCpu()
@@ -131,10 +131,10 @@ def _loop_here() -> LoopCpu:
 
 
 class CoroutineCpu:
-    """Runs a coroutine as awaiting it does, and knows the CPU seconds that are its own.
+    """Runs a coroutine as awaiting it does, and counts the CPU seconds that it uses itself.
 
     `await cpu.run(coroutine)`: what it yields and raises, what is sent and thrown into it, and its
-    context are as without this. Called, from any thread, it returns the seconds so far.
+    context are the same as without this. Called, from any thread, it returns the seconds so far.
 
     Args:
         look: called after each step until it returns True.
@@ -176,7 +176,7 @@ class CoroutineCpu:
     # -- among whom the rest is shared -------------------------------------------------------
 
     def begin(self, ours: Callable[[], int | None] | None = None) -> None:
-        """It is under way, or goes on; `ours` returns the number of a thread of carbontrack."""
+        """It starts or continues; `ours` returns the number of a thread of carbontrack."""
         self._loop.ours = ours or self._loop.ours
         self._loop.update()
         self._join(self._loop.all)
@@ -223,7 +223,7 @@ class CoroutineCpu:
         return self._began_s is not None
 
     def run(self, work: Awaitable[None]) -> Awaitable[None]:
-        """What is to be awaited instead of the coroutine."""
+        """The object to await instead of the coroutine."""
         if not isinstance(work, Coroutine):  # the steps of a future, say, are not its own
             self.in_tasks()
             return work
@@ -260,7 +260,7 @@ class CoroutineCpu:
             self._stepped(began_s)
 
     def close(self) -> None:
-        """Whoever awaits it is closed: so is the coroutine."""
+        """The awaiting code is closed, so close the coroutine too."""
         self._coroutine.close()
 
     def _stepped(self, began_s: float) -> None:

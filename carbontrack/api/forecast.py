@@ -135,7 +135,7 @@ class Forecast:
 
     @property
     def text(self) -> str:
-        """In words: "6.10 g (5.80 to 6.50 g) in all"; empty where nothing is known."""
+        """In words: "6.10 g (5.80 to 6.50 g) in total"; empty where nothing is known."""
         if self.emissions_g is not None:
             found = self.emissions_g, self.emissions_low_g, self.emissions_high_g
             return _in_total(found, format_grams)
@@ -206,7 +206,7 @@ class LoopCourse:
 
 
 def forecast_verdict(budget: Budget, found: Forecast | None, record: Record) -> Verdict | None:
-    """The verdict on a forecast; "over" if even its lower bound exceeds the budget.
+    """The verdict on a forecast: "over" if even its lower bound exceeds the budget.
 
     The lower bound is that of the extrapolation times the ratio of the record's lower bound to its
     best estimate, so that it includes the uncertainty of the meters.
@@ -236,6 +236,6 @@ def _in_total(found: tuple[float | None, ...], text: Callable[..., str]) -> str:
     amount, low, high = found
     assert amount is not None
     if low is None or high is None:
-        return f"about {text(amount)} in all"
+        return f"about {text(amount)} in total"
     least = text(low, like=amount).split()[0]  # the unit is written once
-    return f"{text(amount)} ({least} to {text(high, like=amount)}) in all"
+    return f"{text(amount)} ({least} to {text(high, like=amount)}) in total"

@@ -26,9 +26,9 @@ def wait_for_green(
 
     Without `source`, the live source of the settings is used (`region`, `intensity_source` and
     others may be given here, too). It is queried on this thread, once a minute at most. `tell` is
-    called after each query with the intensity and the seconds that are left. Ctrl-C ends the wait
-    as it ends any other call. Returns True if the intensity fell below the limit. Under
-    CARBONTRACK_DISABLE it returns False at once.
+    called after each query with the intensity and the remaining seconds. Ctrl-C ends the wait like
+    any other call. Returns True if the intensity fell below the limit. Under CARBONTRACK_DISABLE it
+    returns False at once.
 
     Raises:
         ConfigError: neither a source nor a live service is given; a yearly table never changes.
@@ -47,8 +47,8 @@ def _source_from_settings(given: Mapping[str, object]) -> IntensitySource:
     settings = load_settings(given, environment, writes=False)
     if not settings.intensity_source or settings.intensity_g_per_kwh is not None:
         raise ConfigError(
-            "only a grid that is followed can become green: set intensity_source to a live "
-            "service, or hand in a source of your own; a yearly table never changes"
+            "only a live carbon intensity can become low: set intensity_source to a live service, "
+            "or pass a source of your own; a yearly average never changes"
         )
     region = find_region(settings, environment)
     return make_grid(settings, environment, region, run=lambda job: job())

@@ -16,7 +16,7 @@ from carbontrack.system.host import online_threads
 
 
 def has_cpu_counter(settings: Settings) -> bool:
-    """Whether an energy counter of the CPU can be read, of the machine that we are shown."""
+    """Whether an energy counter of the CPU can be read on the machine that this process sees."""
     from carbontrack.meters.rapl import powercap_meters
 
     meters, _ = powercap_meters(Path(settings.sysfs_path))
@@ -43,7 +43,7 @@ def gpu_joules_reader(settings: Settings) -> Callable[[], float] | None:
 
 
 class _JoulesReader:
-    """The sum of several meters; one that does not answer keeps its last count."""
+    """The sum of several meters; a meter that does not respond keeps its last count."""
 
     def __init__(self, meters: Sequence[Meter]) -> None:
         self._meters = meters
@@ -60,7 +60,7 @@ class _JoulesReader:
 
 
 def machine_fingerprint(cpu: CpuFacts | None = None) -> str:
-    """A text of what decides the machine's speed: processor, threads, system, interpreter."""
+    """A text of what determines the machine's speed: processor, threads, system, interpreter."""
     cpu = read_cpu_facts() if cpu is None else cpu
     name = cpu.name or cpu.vendor or platform.processor() or platform.machine()
     part = ".".join(filter(None, (cpu.family, cpu.model, cpu.stepping)))

@@ -1,4 +1,4 @@
-"""The public HTTP sink, whose journal is in the folder that the settings name."""
+"""The public HTTP sink, whose journal is in the directory that the settings name."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class HttpSink(JournaledHttpSink):
     """Posts records, as a JSON array, to a URL.
 
     Each record is written to a journal first, sent by a thread in the background, and removed from
-    the journal when the server has answered 2xx. What is left when `exit_timeout_s` has passed at
-    the exit is sent by the next process with the same journal and URL, or by `carbontrack sync`.
-    Delivery is at least once: a record may arrive twice, with the same `record_id`.
+    the journal when the server has answered 2xx. Records that are left when `exit_timeout_s` has
+    passed at exit are sent by the next process with the same journal and URL, or by `carbontrack
+    sync`. Delivery is at least once: a record may arrive twice, with the same `record_id`.
 
     Args:
         url: http or https, without a password in it.

@@ -17,10 +17,10 @@ from carbontrack.record import BASES, Basis, Component
 def idle_power(settings: Settings, meters: MeterSet, calibration: Calibration) -> IdlePower:
     """The idle power of each component, as far as it is known.
 
-    For the processors: the setting `idle_w`, else what was measured while nothing ran, else the
-    idle share of the design power by the load curve. Modelled memory draws the same power busy or
-    idle. If a wall meter was calibrated, or the wall is modelled, the rest of its power is the
-    component "other".
+    For the processors: the setting `idle_w`, else the idle power that `carbontrack calibrate
+    --idle` measured, else the idle share of the design power by the load curve. Modelled memory
+    draws the same power busy or idle. If a wall meter was calibrated, or the wall is modelled, the
+    rest of its power is the component "other".
     """
     cpu_w, basis = _cpu(settings, meters, calibration.idle_w)
     ram_w = calibration.idle_w.get("ram", _modelled_ram_w(meters))

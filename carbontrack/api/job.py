@@ -19,7 +19,7 @@ __all__ = ["RunningTask", "in_task", "join_job"]
 def join_job(job_id: str | None = None) -> str:
     """Put this process, and those that it starts, into a job; return the job's id.
 
-    Trackers that exist keep the job that they began with.
+    Existing trackers keep the job that they started with.
 
     Args:
         job_id: the id. None: that of the job which this process is in, by `CARBONTRACK_JOB_ID`, a

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["LiveFigures", "LiveView", "MeterSum", "Span", "Tracker", "when_closed"]
 
 WAIT_S = 0.05
-"""How long a look waits for a reading that is under way; it then takes what was read before."""
+"""The longest wait for a reading in progress; after that the previous reading is used."""
 
 
 class MeterSum(NamedTuple):
@@ -66,7 +66,7 @@ class LiveView:
         self._tracker = tracker
         self._sums: dict[str, MeterSum] = {}
         self._seen: dict[Sampler, tuple[Sequence[float], int]] = {}
-        """Of each sampler, the energies and the failed reads that are in the sums."""
+        """For each sampler, the energies and failed reads that the sums already contain."""
         self._missed = 0
         self.forget_parent()
         remember(self)
@@ -76,23 +76,23 @@ class LiveView:
         self._lock = reentrant_lock()
 
     def sessions(self) -> list[Session]:
-        """What is looked at; nothing where measuring is disabled."""
+        """The sessions that are viewed; none if measuring is disabled."""
         if self._tracker is None:
             return PROVIDER.sessions()
         own = getattr(self._tracker, "session", None)  # a tracker that does nothing has none
         return [] if own is None else [own]
 
     def add_sink(self, sink: Sink) -> None:
-        """Give the records of what is looked at now to this sink too.
+        """Send the records of the sessions viewed now to this sink too.
 
         Raises:
-            ConfigError: it does not take the records of such a tracker.
+            ConfigError: it does not accept the records of such a tracker.
         """
         for session in self.sessions():
             add_sink(session, sink)
 
     def remove_sink(self, sink: Sink) -> None:
-        """Give it no further records."""
+        """Send it no further records."""
         for session in self.sessions():
             remove_sink(session, sink)
 
@@ -137,7 +137,7 @@ class LiveView:
 
 
 def _read(sampler: Sampler, sessions: Sequence[Session]) -> list[Record]:
-    """Read the meters, if anything is open; returns the records so far of what is."""
+    """Read the meters, if anything is open; returns the records so far of the open blocks."""
     lock = sampler.lock
     if not sampler.awake or not lock.acquire(timeout=WAIT_S):
         return []

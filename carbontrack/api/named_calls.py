@@ -10,7 +10,7 @@
     call.end_as(request_name(method, route))
 
 Each is counted as a call of a decorated function: short ones are summed, a row for each name and
-window, long ones have a row of their own.
+window, each long one has its own row.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ METHODS = frozenset(
 
 
 class NotCounted:
-    """What `NamedCalls.begin` returns if nothing is counted, or an enclosing block does it."""
+    """What `NamedCalls.begin` returns if nothing is counted, or if an enclosing block counts it."""
 
     is_counted = False
 
@@ -58,7 +58,7 @@ class NotCounted:
         """Nothing counts anyway."""
 
     def end_as(self, name: str, status: Status = "ok", error: str | None = None) -> None:
-        """Nothing is to be ended."""
+        """There is nothing to end."""
 
 
 NOT_COUNTED = NotCounted()
@@ -81,10 +81,10 @@ NamedCallHandle = NamedCall | NotCounted
 
 
 class NamedCalls:
-    """Begins calls that get their name when they end, such as the requests of a server.
+    """Begins calls whose name is known only when they end, such as the requests of a server.
 
-    Nothing is opened before the first call, and each process has its own trackers. So it may be
-    made before a server forks its workers.
+    Nothing is opened before the first call, and each process has its own trackers, so it can be
+    created before a server forks its workers.
 
     Args:
         unnamed: the name of calls that have not ended when the program ends.
@@ -116,8 +116,8 @@ class NamedCalls:
         for one in ("name", "budget", "on_exceed"):
             if one in settings:
                 raise ConfigError(
-                    f"{one}={settings[one]!r} is for blocks and functions; what is counted here "
-                    "has many names, and no budget"
+                    f"{one}={settings[one]!r} applies to blocks and functions; what is counted "
+                    "here has many names and no budget"
                 )
         self._track = track(unnamed, window_s=window_s, labels=labels, tracker=tracker, **settings)
         self._is_separate = tracker is not None
@@ -131,7 +131,7 @@ class NamedCalls:
 
     @property
     def is_off(self) -> bool:
-        """Whether nothing is measured, by CARBONTRACK_DISABLE for instance."""
+        """Whether nothing is measured, for example because of CARBONTRACK_DISABLE."""
         return self._track.is_off()
 
     def begin(
@@ -144,8 +144,8 @@ class NamedCalls:
         Args:
             cpu_s: returns the CPU seconds that the call has used since it began, in any thread,
                 such as a `ThreadCpu()`. None: the process's are shared among all calls.
-            is_outermost: these calls are never inside one another, whatever the context says: the
-                context of a request may be a copy of an earlier request's.
+            is_outermost: these calls are never nested, whatever the context indicates: the context
+                of a request may be a copy of an earlier request's.
         """
         call, error = attempt(self._begin, cpu_s, is_outermost=is_outermost)
         if error is not None:
@@ -155,7 +155,7 @@ class NamedCalls:
         return call or NOT_COUNTED
 
     def write_rows(self) -> None:
-        """Write the rows of the calls that have ended, as the program may be about to end."""
+        """Write the rows of finished calls, because the program may be about to end."""
         if self._pending is not None:
             self._pending.write_rows()
 
@@ -206,9 +206,9 @@ class NamedCalls:
             if is_said:
                 around.session.warn(
                     f"inside {self._callee.name}",
-                    f"requests have no rows: the block {around.name!r} is open around the server, "
-                    "and has their energy. spans='all' gives each of them a row inside of its row; "
-                    "tracker= counts them apart",
+                    f"requests get no rows: the block {around.name!r} is open around the server, "
+                    "and its energy includes theirs. spans='all' gives each of them a row nested "
+                    "in its row; tracker= counts them separately",
                 )
             return NOT_COUNTED
         parent = innermost()
@@ -216,7 +216,7 @@ class NamedCalls:
 
 
 def _covering(around: Any, *, is_outermost: bool) -> Any:
-    """The open span or call that counts what begins here; None where there is none."""
+    """The open span or call that counts calls that begin here; None if there is none."""
     found = outer = nearest_open(around)
     while is_outermost and outer is not None:
         if isinstance(outer, NamedCall) or isinstance(getattr(outer, "call_site", None), Pending):

@@ -186,7 +186,8 @@ def progress(
         total: the number of iterations; by default `len(iterable)`, if it has a length.
         name: the name in the record; by default the name of the calling function or module.
         budget: the most that the loop may use: "200 g", "2 kWh".
-        on_exceed: what happens between two iterations when it is exceeded: "raise" (the default),
+        on_exceed: what happens between two iterations when the budget is exceeded: "raise" (the
+            default),
             "warn", or a function that is called with the verdict. See `track`.
         forecast: act as soon as the forecast's lower bound exceeds the budget, instead of when the
             loop's own use does.
@@ -251,7 +252,7 @@ def _switched_off(
 
 
 class _NoBar:
-    """Stands for the bar where tqdm is not installed and nothing is to stop the loop."""
+    """Replaces the bar if tqdm is not installed and nothing can stop the loop."""
 
     n: float = 0.0
     total: float | None = None

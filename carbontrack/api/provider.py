@@ -1,7 +1,7 @@
 """The tracker provider: one tracker for each set of settings, on as few samplers as possible.
 
-A tracker is made when it is first used, and costs nothing while nothing is open on it. It lives
-until the program ends or, where a program uses many settings, until others are in use.
+A tracker is made when it is first used, and costs nothing while nothing is open on it. It is kept
+until the program ends or, if a program uses many settings, until others have replaced it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class TrackerProvider:
         self._shared: dict[Key, Tracker] = {}
         self._samplers: dict[HostKey, Sampler] = {}
         self._made: dict[int, tuple[weakref.ref[Session], Settings]] = {}
-        """The sessions by their ids, with the settings that each was made with. A reference wakes
+        """The sessions by id, each with the settings that it was created with. A reference wakes
         the sampler when its session goes."""
         self._closes_at_exit = self._is_exiting = self._handles_signals = False
         self._log = OnceLog()
@@ -89,7 +89,7 @@ class TrackerProvider:
         return tracker
 
     def _made_or_none(self, settings: Settings, environment: Environment, *sinks: Sink) -> Tracker:
-        """A new tracker; where something around the program makes that fail, one that does nothing.
+        """A new tracker, or one that does nothing if the environment makes that fail.
 
         Raises:
             CarbontrackError: a setting cannot be used.
@@ -103,7 +103,7 @@ class TrackerProvider:
     def _forget_idle(self) -> None:
         """Drop trackers with nothing open, oldest first; each closes with its last reference.
 
-        A program that uses thousands of different settings needs each of them for a while only.
+        A program that uses thousands of different settings needs each of them only briefly.
         """
         for key in list(self._shared)[:-MOST_TRACKERS]:
             tracker = self._shared[key]
@@ -142,7 +142,7 @@ class TrackerProvider:
             if known is None and not inside:
                 raise
             kept, reason = known or settings_from(given), " ".join(str(error).split())  # may raise
-            self.warn_once(f"settings that have worked before are kept: {reason}")
+            self.warn_once(f"the last settings that worked stay in use: {reason}")
             return kept
         # Now, as only the main thread can set handlers: servers decorate there and serve in others.
         self._flush_on_signals(settings)
@@ -157,7 +157,7 @@ class TrackerProvider:
         return settings
 
     def load(self, given: Mapping[str, object]) -> Settings:
-        """As `load_settings`, with what has not changed since the last time."""
+        """Like `load_settings`, but reuses what has not changed since the last call."""
         environment = self.environment()
         settings = self._loaded.load(given, environment)
         check_outputs(settings, environment.working_folder)
@@ -233,8 +233,8 @@ class TrackerProvider:
             self.warn_once(
                 "trackers with different settings of the meters (cpu_tdp_w, ram_w_per_gib, "
                 "gpu_ids, gpu_model, meter_plugins, boundary) are in use at the same time: each "
-                "counts the machine's energy for itself, so the records of both must not be added "
-                "up"
+                "counts the machine's energy separately, so do not add up records of both (double "
+                "counting)"
             )
 
     def _flush_on_signals(self, settings: Settings) -> None:
@@ -273,7 +273,7 @@ class TrackerProvider:
             raise error
 
     def sessions(self) -> list[Session]:
-        """What the trackers that were made here share, of those that are still in use."""
+        """The sessions of the trackers that were created here and are still in use."""
         return [own for own in (made[0]() for made in list(self._made.values())) if own is not None]
 
     def _forget_all(self) -> list[Sampler]:
@@ -283,7 +283,7 @@ class TrackerProvider:
         return samplers
 
     def _held(self, do: Callable[[], T]) -> T:
-        """Do it with the lock held, but do not wait forever for a thread that hangs with it."""
+        """Call it with the lock held, without waiting forever for a thread that hangs with it."""
         lock = self._lock
         if lock._is_owned():  # type: ignore[attr-defined]
             return do()
@@ -300,14 +300,17 @@ class TrackerProvider:
 
 
 class CommonSinks:
-    """Sinks of all trackers of the process, beside their own; they are closed with none."""
+    """Sinks of all trackers of the process, in addition to their own.
+
+    Closing a tracker does not close them.
+    """
 
     def __init__(self, provider: TrackerProvider) -> None:
         self._provider = provider
         self.sinks: tuple[Sink, ...] = ()
 
     def add(self, sink: Sink) -> None:
-        """Give it the records of all trackers, those to come included."""
+        """Send it the records of all trackers, including future ones."""
         if sink not in self.sinks:
             self.sinks = (*self.sinks, sink)
             for session in self._provider.sessions():
@@ -320,16 +323,16 @@ class CommonSinks:
             remove_sink(session, sink)
 
     def give(self, sink: Sink, session: Session) -> None:
-        """Give it the records of a tracker, unless it does not take them."""
+        """Send it the records of a tracker, unless it does not accept them."""
         try:
             add_sink(session, sink)
         except ConfigError as error:  # whoever opens this tracker has not chosen the sink
             pass_on(error)
-            self._provider.warn_once(f"{sink!r} gets no record of a tracker: {error}")
+            self._provider.warn_once(f"{sink!r} receives no records of a tracker: {error}")
 
 
 def _each(ends: Iterable[Callable[[], None]]) -> list[BaseException]:
-    """Do all of them, and return what handlers of signals have raised meanwhile."""
+    """Call all of them, and return what signal handlers have raised meanwhile."""
     raised: list[BaseException] = []
     for end in ends:
         try:

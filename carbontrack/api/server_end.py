@@ -1,4 +1,4 @@
-"""A server that ends its process with a signal is told, once, how its last rows are written.
+"""Advice, once, for a server that ends its process with a signal: how its last rows are written.
 
 Uvicorn shuts the application down on SIGTERM, puts the signal's default action back and sends the
 signal to itself. No exit hook of Python runs then, so calls that are summed for the next row are
@@ -13,14 +13,14 @@ from carbontrack.record import Record
 
 ADVICE = (
     "uvicorn ends its process on SIGTERM without Python's exit hooks: calls of the last second are "
-    "lost then, and the row of those before is written by the next run. To write all of them at "
-    "the shutdown, wrap the application: "
-    "app = carbontrack.integrations.asgi.CarbontrackMiddleware(app)"
+    "then lost, and the row of earlier calls is written by the next run. To write all of them at "
+    "the shutdown, wrap the application: app = "
+    "carbontrack.integrations.asgi.CarbontrackMiddleware(app)"
 )
 
 
 class TrackersOfServer(Protocol):
-    """The part of a tracker provider that is used."""
+    """The part of a tracker provider that is used here."""
 
     common_sinks: Any
     is_closed_by_server: bool
@@ -32,7 +32,7 @@ class TrackersOfServer(Protocol):
 
 
 def look_at_uvicorn(provider: TrackersOfServer) -> None:
-    """Have the rows looked at if uvicorn handles SIGTERM in this process."""
+    """Watch the rows if uvicorn handles SIGTERM in this process."""
     import signal  # its enumerations take a while to make; a server has them
 
     owner = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
@@ -42,16 +42,16 @@ def look_at_uvicorn(provider: TrackersOfServer) -> None:
 
 
 class ServerEnd:
-    """A sink that looks at rows until one is the sum of several calls, and then gives the advice.
+    """A sink that watches rows until one sums several calls, and then logs the advice.
 
-    Rows of single calls and of blocks are written when these end: nothing of them waits.
+    Rows of single calls and of blocks are written when these end, so none of them waits.
     """
 
     def __init__(self, provider: TrackersOfServer) -> None:
         self._provider = provider
 
     def write(self, record: Record) -> None:
-        """Look at a row."""
+        """Check a row."""
         provider = self._provider
         if provider.is_closed_by_server or (record.calls or 0) > 1:
             provider.common_sinks.remove(self)
@@ -59,4 +59,4 @@ class ServerEnd:
                 provider.warn_once(ADVICE)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing: nothing is open."""

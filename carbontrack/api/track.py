@@ -1,7 +1,7 @@
 """The public functions `track`, which measures a block or a function, and `auto`.
 
-`track(...)` returns a `Track`, which is a context manager and a decorator; its `OpenSpans` are the
-spans that it has open in different threads and tasks, or nested.
+`track(...)` returns a `Track`, which is a context manager and a decorator; its `OpenSpans` are its
+open spans in different threads and tasks, or nested.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class OpenSpans:
         self._last: Span | None = None
 
     def __reduce__(self) -> tuple[type[OpenSpans], tuple[()]]:
-        """What is open here is not open in another process."""
+        """Spans that are open here are not open in another process."""
         return OpenSpans, ()
 
     def add(self, span: Span) -> Span:
@@ -85,7 +85,7 @@ _log = logging.getLogger("carbontrack")
 def current_span() -> Span | None:
     """The innermost open span here, or None.
 
-    A decorated call inside an open span has no span of its own; the enclosing one is returned.
+    A decorated call inside an open span has no separate span; the enclosing one is returned.
     """
     if dead and not must_pass():
         end_abandoned()
@@ -97,7 +97,8 @@ def auto(*, sinks: Sequence[Sink] = (), **settings: object) -> Tracker:
     """Make a tracker for this machine from settings: `auto(region="FR", output="a.csv")`.
 
     Settings come from the arguments, the environment, pyproject.toml and the user's config file,
-    in this order; the defaults are those of `track`. `sinks` get each record too, beside `output`.
+    in this order; the defaults are those of `track`. `sinks` receive each record in addition to
+    `output`.
 
     Raises:
         ConfigError: a setting is unknown or cannot be used.
@@ -162,7 +163,7 @@ class Track(Block[Span]):
             raise ConfigError(f"tracker must be a Tracker, such as auto() makes, not {tracker!r}")
         if tracker is not None and settings:
             raise ConfigError(
-                f"tracker= brings its own settings; {', '.join(settings)} cannot be given as well"
+                f"tracker= has its own settings; {', '.join(settings)} cannot be given as well"
             )
         self._name = name
         self._default_name = default_name
@@ -247,7 +248,7 @@ class Track(Block[Span]):
         return span
 
     def own_tracker(self) -> Tracker:
-        """The tracker that it measures with where nothing around does."""
+        """The tracker that it measures with outside other spans."""
         if self._tracker is not None:
             return self._tracker
         assert self._settings is not None
@@ -259,8 +260,8 @@ class Track(Block[Span]):
         names = PROVIDER.ignored(self._given, self._settings, around)
         if names:
             PROVIDER.warn_once(
-                f"track({names}) stands inside an open span, whose settings hold; "
-                "its own are ignored (tracker= makes a separate root)"
+                f"track({names}) is inside an open span, whose settings apply; its own are ignored "
+                "(tracker= makes a separate root)"
             )
 
     def is_off(self) -> bool:
@@ -275,7 +276,7 @@ class Track(Block[Span]):
         """Count every call of the function.
 
         Raises:
-            ConfigError: it is a class, or not callable, or something that is never called.
+            ConfigError: it is a class, is not callable, or is never called.
         """
         if self.is_off() and is_switched_off(self._given):
             return function
@@ -358,11 +359,12 @@ def track(
 
     Args:
         name: the name in the records; by default the function's module and qualified name.
-        window_s: a call of 1 s or longer has a row of its own; shorter ones are summed, one row for
+        window_s: a call of 1 s or longer has its own row; shorter ones are summed, one row for
             each `window_s` seconds. 0: every call has a row.
-        budget: the most that a block, or a call, may use: "5 g", "2 kWh". A block is checked while
-            it runs. A warning is logged at 80 % and above 100 %; the latter is also noted in the
-            record's status.
+        budget: the largest amount that a block or a call may use: "5 g", "2 kWh". A block is
+            checked while
+            it runs. A warning is logged at 80 % and above 100 %; the latter also sets the record's
+            status.
         on_exceed: what else happens when the lower bound of the interval exceeds the budget: "warn"
             (nothing else); "raise" (`BudgetExceeded`, in the thread that next opens or closes a
             span inside, ends the block or calls `span.check()`); or a function that is called there

@@ -1,7 +1,7 @@
-"""What the machine does where procfs does not say, as with `subset=pid` (systemd's ProcSubset).
+"""The use of the machine if procfs does not show it, as with `subset=pid` (systemd's ProcSubset).
 
-Such a procfs has processes only. The root of the control groups counts the CPU time of all
-processes, and each memory node has a meminfo in sysfs; both need no rights.
+Such a procfs contains only processes. The root of the control groups counts the CPU time of all
+processes, and each memory node has a meminfo in sysfs; neither needs privileges.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from carbontrack.system.interrupts import suppressed
 _ROOT_ONLY = "release_agent"
 """A file that only the root of a hierarchy of version 1 has (cgroups(7))."""
 _NOT_OF_ROOT = "cgroup.events"
-"""A file that every group of version 2 has but the root."""
+"""A file that every group of version 2 except the root has."""
 
 
 def busy_reader(sysfs: Path) -> Callable[[], float | None] | None:
-    """Reads the CPU seconds that all processes have used since boot; None where nothing tells.
+    """Reads the CPU seconds that all processes have used since boot.
 
-    In a container the root of what is mounted may be a group of the host's, which is not the
-    machine; such a group does not count.
+    None if there is no source for it.
+
+    In a container the root of the mount may be a group of the host, which is not the machine; such
+    a group does not count.
     """
     top = sysfs / "fs" / "cgroup"
     for version, names in ((2, ("", "unified")), (1, ("cpuacct", "cpu,cpuacct"))):
@@ -41,10 +43,10 @@ def _is_root(group: Path, version: int) -> bool:
 
 
 def used_ram_bytes(sysfs: Path) -> int | None:
-    """Bytes of memory in use on the machine, by its memory nodes; None where they do not say.
+    """Bytes of memory in use on the machine, by its memory nodes; None if they do not show it.
 
-    What files are cached in, and what the kernel would give back, is available, as in
-    `MemAvailable` of proc_meminfo(5).
+    File caches and memory that the kernel can reclaim count as available, as in `MemAvailable` of
+    proc_meminfo(5).
     """
     used_kib = nodes = 0
     with suppressed(OSError):

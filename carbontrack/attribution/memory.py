@@ -27,16 +27,18 @@ pages of 4 KiB on virtual machines. So it is read once a minute at most, ..."""
 SURVEY_COST = 2000.0
 """... and so seldom that reading it takes at most 1/2000 of the time. ..."""
 NEWCOMER_COST = 100.0
-"""... Where processes have come or gone it is read at once, for up to 1/100 of the time, ..."""
+"""... If processes have started or exited it is read at once, for up to 1/100 of the time, ..."""
 FREE_S = 1.0
 """... after a first second that these readings may take in any case."""
 SIZES_PERIOD_S = 5.0
-"""Resident sizes of several processes are read this often, or when there are others than before.
-Those of one that is alone are told by its memory, which is asked for in any case."""
+"""Resident sizes of several processes are read this often, or when the processes change.
+
+The size of a single process is its memory, which is read in any case.
+"""
 MATTERS = 0.02
-"""Processes with less than this part of the tree's memory are not looked at before the rest is."""
+"""Processes with less than this part of the tree's memory are read after the others."""
 AWAITED = 0.05
-"""Memory whose low end is further down than this is worth waiting for, ..."""
+"""If the low end of memory is further down than this, a tick waits for the survey, ..."""
 AWAITED_S = 1.0
 """... but not for longer than this."""
 
@@ -44,7 +46,7 @@ Run = Callable[[Callable[[], None]], object]
 
 
 def in_a_thread(job: Callable[[], None]) -> None:
-    """Run a job in the background; one that cannot be started is left for the next time."""
+    """Run a job in the background; a job that cannot be started is tried again next time."""
     with suppressed(RuntimeError):  # the program ends, or may have no more threads
         OwnThread(job, "carbontrack-memory").start()
 
@@ -61,18 +63,18 @@ class Resident(NamedTuple):
 
     @property
     def key(self) -> tuple[str, int]:
-        """The process; its number alone may be another one's later."""
+        """The process; its number alone may be reused later."""
         return self[:2]
 
 
 class Proportion(NamedTuple):
-    """Which part of a process's resident memory is its own.
+    """The part of a process's resident memory that is attributed to it.
 
     Attributes:
         part: its pages, each divided by the number of processes that have it mapped; 0 to 1.
-        private: those that only it has mapped.
-        is_exact: whether the kernel has told. Else these are the pages that are neither of files
-            nor of shared memory; those that a fork has left in common are among them.
+        private: the pages that only it has mapped.
+        is_exact: whether the kernel reported it. Otherwise these are the pages that belong neither
+            to files nor to shared memory, including those that are shared after a fork.
     """
 
     part: float
@@ -81,7 +83,7 @@ class Proportion(NamedTuple):
 
 
 def resident(procfs: Path, name: int | str) -> Resident | None:
-    """A process and its resident size; None where there is none (any more)."""
+    """A process and its resident size; None if there is none (any more)."""
     try:
         fields = stat_fields(read_at_once(f"{procfs}/{name}/stat"))
         size = int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
@@ -92,10 +94,10 @@ def resident(procfs: Path, name: int | str) -> Resident | None:
 
 
 def proportion(procfs: Path, name: str) -> Proportion | None:
-    """Which part of a process's memory is its own; None where that cannot be read.
+    """The part of a process's memory that is attributed to it; None if it cannot be read.
 
-    From smaps_rollup (proc_pid_smaps(5), Linux 4.14); where there is none, from smaps; from statm
-    where both may not be read, as those of another user.
+    From smaps_rollup (proc_pid_smaps(5), Linux 4.14); if there is none, from smaps; from statm if
+    neither may be read, as for another user's process.
     """
     for file in ("smaps_rollup", "smaps"):
         try:
@@ -133,20 +135,20 @@ def _sum_kib(text: bytes, name: bytes) -> int:
 
 
 _MOST_STEPS = 1000
-"""Changes that are remembered; one a tick, if processes come and go all the time."""
+"""The most changes that are kept; one a tick if processes start and exit all the time."""
 
 
 class LowEnd:
-    """How far below our memory its low end lies, as a part of it, from one instant to the next."""
+    """The distance of the low end below our memory, as a part of it, over time."""
 
     was_below = False
-    """Whether any was, in this process, so that records need not ask where none was."""
+    """Whether the low end was ever below, in this process; if not, records need not ask."""
 
     def __init__(self) -> None:
         self._steps: list[tuple[float, float]] = [(float("-inf"), 0.0)]
 
     def set(self, since_s: float, below: float) -> None:
-        """It is this from that instant on."""
+        """Set the value from that instant on."""
         if below != self._steps[-1][1] or since_s < self._steps[-1][0]:
             kept = [step for step in self._steps[-_MOST_STEPS:] if step[0] < since_s]
             self._steps = [*kept, (since_s, below)]
@@ -176,13 +178,14 @@ class Sum(NamedTuple):
 
 
 class MemorySurvey:
-    """Which part of a tree's resident memory is its own; read in a thread of its own.
+    """The part of a tree's resident memory that is attributed to it; read in a separate thread.
 
-    What is known of a process stays known until the next reading, whoever else comes or goes. With
-    P the sum of the proportional sizes of known processes, and S that of the shared pages of those
-    that have ended since (they are the others' alone now), our memory is P + S and the resident
-    sizes of unknown processes, and never more than what is resident in all of them. Its low end is
-    P, or the largest unknown process where that is more: the others may share all of theirs.
+    The value of a process stays valid until the next reading, whichever other processes start or
+    exit. With P the sum of the proportional sizes of known processes, and S that of the shared
+    pages of those that have ended since (only the others use them now), our memory is P + S plus
+    the resident sizes of unknown processes, and never more than the sum of all resident sizes. Its
+    low end is P, or the largest unknown process if that is more: the others may share all of their
+    pages with it.
 
     Args:
         procfs: the root of procfs.
@@ -190,7 +193,7 @@ class MemorySurvey:
         run: runs the reading in the background.
         low_end: follows the low end.
         is_forked: whether this is a fork of another process, which may share everything with it; by
-            default, whether it is one since carbontrack was loaded.
+            default, whether it was forked since carbontrack was loaded.
     """
 
     def __init__(
@@ -203,9 +206,9 @@ class MemorySurvey:
         is_forked: bool | None = None,
     ) -> None:
         self.has_changed = False
-        """Whether there is more to be known than when our memory was last asked for."""
+        """Whether there is new information since our memory was last read."""
         self.is_behind = True
-        """Whether a part of what is resident was not there at the last look."""
+        """Whether a part of the resident memory was not there at the last scan."""
         self.low_end = low_end or LowEnd()
         self._is_forked = is_fork() if is_forked is None else is_forked
         self._procfs, self._pids, self._run = procfs, pids, run
@@ -220,9 +223,9 @@ class MemorySurvey:
         self._reading_since_s = self._due_s = self._spent_s = 0.0
 
     def take(self, since_s: float, resident_bytes: int, largest_bytes: int) -> int:
-        """Our memory, of what is resident in all processes and in the largest one of them.
+        """Our memory, from the resident sizes of all processes and of the largest one.
 
-        It is taken for our memory since `since_s`.
+        The value counts from `since_s` on.
         """
         self.has_changed = False
         resident, best, low = self._sum
@@ -250,7 +253,7 @@ class MemorySurvey:
     def look(self, clock: Clock, *, is_alone: bool = False) -> None:
         """Read sizes again when that is due; returns soon, and never raises.
 
-        Where our process `is_alone`, and was so before, that is seldom.
+        If our process `is_alone`, and was before, that is rare.
         """
         now_s = clock.monotonic_s()
         if now_s < (self._next_s if is_alone else self._reading_until_s):
@@ -269,9 +272,11 @@ class MemorySurvey:
         self._next_s = self._due_s if is_settled else now_s
 
     def is_awaited(self, clock: Clock) -> bool:
-        """Look if we are behind; whether an answer is awaited that may be much less than the sum.
+        """Scan if we are behind.
 
-        Nobody waits for it for longer than a second.
+        Returns whether to wait for an answer that may be much less than the sum.
+
+        The wait is at most a second.
         """
         if self.is_behind:
             self.look(clock)
@@ -287,7 +292,7 @@ class MemorySurvey:
         return self._misses and self._spent_s <= may_s
 
     def _try_to_read(self, clock: Clock) -> None:
-        """In a thread of its own: whatever fails, the last answer stays."""
+        """In a separate thread; after a failure the last answer stays valid."""
         attempt(self._read, clock)
 
     def _read(self, clock: Clock) -> None:
@@ -303,7 +308,7 @@ class MemorySurvey:
         self._reading_until_s = float("-inf")
 
     def _settle(self, processes: Sequence[Resident]) -> None:
-        """Take in the processes that there are now."""
+        """Update to the current processes."""
         sizes = {one.key: one.bytes for one in processes}
         for key in self._known.keys() - sizes.keys():
             one = self._known.pop(key)
@@ -331,7 +336,7 @@ def _residents(procfs: Path, names: Iterable[int | str]) -> list[Resident]:
 
 
 def _proportions(procfs: Path, processes: Sequence[Resident]) -> dict[tuple[str, int], Proportion]:
-    """By process; what all share is counted once where no process may be asked for its part."""
+    """By process; pages that all share are counted once if no process's part can be read."""
     known = {
         one.key: found for one in processes if (found := proportion(procfs, one.name)) is not None
     }
@@ -348,8 +353,8 @@ def _proportions(procfs: Path, processes: Sequence[Resident]) -> dict[tuple[str,
 def machine_ram_bytes(procfs: Path, groups: Path | None = None) -> int | None:
     """Bytes of memory in use on the machine: the total less what is available.
 
-    With `groups`, the root of sysfs: in the control group that limits this process's memory, if one
-    does.
+    With `groups`, the root of sysfs: in the control group that limits this process's memory, if
+    there is one.
     """
     try:
         text = read_at_once(f"{procfs}/meminfo")

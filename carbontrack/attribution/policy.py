@@ -1,8 +1,8 @@
-"""The attribution policy: which part of the machine's energy is ours.
+"""The attribution policy: which part of the machine's energy is attributed to this process tree.
 
 `Attribution` computes the shares from two snapshots of CPU time and memory. `IdleSplit` attributes
-the energy that an idle machine would use in another way than the rest, and `gpu_share` gives our
-part of a GPU from the processes that use it. All of it is pure: nothing is read here.
+the idle energy of the machine differently from the rest, and `gpu_share` computes our part of a GPU
+from the processes that use it. All functions are pure: nothing is read here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Idle = Literal["proportional", "reserved", "none"]
 
 
 class Shares(NamedTuple):
-    """The part of each component's energy that is ours, from 0 to 1; None where it is unknown.
+    """The part of each component's energy attributed to us, from 0 to 1; None if it is unknown.
 
     `idle` is our part of the processors' idle energy where that is attributed separately.
     """
@@ -31,7 +31,7 @@ class Shares(NamedTuple):
     idle: float | None = None
 
     def over(self, older: Shares) -> Shares:
-        """These shares, and the older ones where these are unknown."""
+        """These shares, with the older ones in place of unknown ones."""
         if None not in self[:4] and (self.idle is not None or older.idle is None):
             return self
         return Shares(*(new if new is not None else old for new, old in zip(self, older)))  # noqa: B905 - both have five
@@ -41,12 +41,12 @@ WHOLE = Shares(1.0, 1.0, 1.0, 1.0)
 
 
 class Usage(NamedTuple):
-    """What this process tree and the whole machine have used so far, at one instant.
+    """The cumulative use of this process tree and of the whole machine at one instant.
 
-    CPU seconds are cumulative; bytes are those in use now. None is unknown. `own_cpu_s` is of this
-    process alone, without its children. The two on the reservation are read for the idle policy
-    "reserved" only: the part of the machine's threads that is reserved for us, and the CPU seconds
-    of all processes that use it (None: the machine's).
+    CPU seconds are cumulative; bytes are those in use now. None is unknown. `own_cpu_s` is that of
+    this process only, without its children. The two on the reservation are read only for the idle
+    policy "reserved": the part of the machine's threads that is reserved for us, and the CPU
+    seconds of all processes that use it (None: the machine's).
     """
 
     at_s: float
@@ -81,16 +81,16 @@ class Attribution(Value):
     """How the machine's energy is attributed, and the overhead of its site.
 
     Attributes:
-        scope: "machine" takes all of it; "process" takes this process tree's share.
+        scope: "machine" attributes all of it; "process" attributes this process tree's share.
         idle: how the energy of an idle machine is attributed, in scope "process". "proportional"
             shares it like the rest, so that the shares of all processes add up to the machine.
             "reserved" attributes to us the part of the processors reserved for us, and our share of
-            the rest. "none" attributes it to nobody and counts only what programs add to it.
+            the rest. "none" attributes it to no one and counts only what programs use in addition.
         pue: power usage effectiveness of the building, 1 or more: facility energy per energy of
             the computers (ISO/IEC 30134-2).
         wue_l_per_kwh: water usage effectiveness of the site, litres per kWh of the computers
-            (ISO/IEC 30134-9); None where it is unknown.
-        idle_power: the idle machine's power; for "reserved" and "none" at least that of the
+            (ISO/IEC 30134-9); None if it is unknown.
+        idle_power: the idle power of the machine; for "reserved" and "none" at least that of the
             processors must be known.
     """
 
@@ -109,17 +109,17 @@ class Attribution(Value):
             )
         _check_idle_power(self)
         if not 1.0 <= self.pue <= 10.0:
-            raise ConfigError(f"pue must lie between 1 and 10, not {self.pue!r}")
+            raise ConfigError(f"pue must be between 1 and 10, not {self.pue!r}")
         if self.wue_l_per_kwh is not None and not 0.0 <= self.wue_l_per_kwh <= 100.0:
-            raise ConfigError(f"wue must lie between 0 and 100 L/kWh, not {self.wue_l_per_kwh!r}")
+            raise ConfigError(f"wue must be between 0 and 100 L/kWh, not {self.wue_l_per_kwh!r}")
 
     def shares(self, before: Usage, after: Usage) -> Shares:
         """Our part of each component's energy between two snapshots.
 
-        CPU and other components by CPU seconds: ours over those of the whole machine. The machine's
-        sums advance in ticks of 10 ms and may lag behind ours, so ours is the least they can be.
-        RAM by the bytes in use. GPUs in full: those in the set are the ones that this process may
-        use.
+        CPU and other components by CPU seconds: ours divided by those of the whole machine. The
+        machine's sums advance in ticks of 10 ms and may lag behind ours, so ours is their lower
+        limit. RAM by the bytes in use. GPUs in full: the set contains only those that this process
+        may use.
         """
         if self.scope == "machine":
             return WHOLE
@@ -136,7 +136,7 @@ class Attribution(Value):
         return self.idle_power.basis if self.splits_idle() else "measured"
 
     def idle_split(self) -> IdleSplit | None:
-        """Splits off the idle energy, step by step; None where it is shared like the rest."""
+        """Splits off the idle energy, step by step; None if it is shared like the rest."""
         return IdleSplit(self.idle, self.idle_power) if self.splits_idle() else None
 
 
@@ -147,7 +147,7 @@ def _check_idle_power(policy: Attribution) -> None:
             raise ConfigError(f"idle power of {component} must be 0 W or more, not {watts!r}")
     if policy.splits_idle() and policy.idle_power.cpu is None:
         raise ConfigError(
-            f"idle={policy.idle!r} needs to know what the idle processors draw; give it as "
+            f"idle={policy.idle!r} needs the idle power of the processors; give it as "
             "idle_power=IdlePower(cpu=…), in watts"
         )
 
@@ -186,15 +186,15 @@ def _ram_share(usage: Usage) -> float | None:
 # -- energy that an idle machine would use too -------------------------------------------------
 
 LONGEST_DEBT_S = 10.0
-"""After a longer time without a change, a counter's next step holds idle energy of this long."""
+"""After a longer time without a change, a counter's next step has idle energy of this time."""
 
 
 class IdleSplit:
-    """Turns shares of the whole energy into shares of a step whose idle part is split otherwise.
+    """Converts shares of all energy into shares of a step whose idle part is split differently.
 
-    A step of E joules over t seconds holds min(E, P t) of idle energy, with P the idle power. With
-    f the idle fraction of the step, and r and s our shares of the idle and of the other energy, our
-    share of the step is f r + (1 - f) s. Where P is not known, it is s.
+    A step of E joules over t seconds contains min(E, P t) of idle energy, with P the idle power.
+    With f the idle fraction of the step, and r and s our shares of the idle and of the other
+    energy, our share of the step is f r + (1 - f) s. Where P is not known, it is s.
 
     The idle energy of a time in which a counter did not change is part of its next step.
     """
@@ -238,7 +238,7 @@ How = Literal["assumed", "ranks", "alone", "absent", "time", "even"]
 
 
 class GpuShare(NamedTuple):
-    """The part that is ours, 0 to 1, and how that is known.
+    """The part attributed to us, 0 to 1, and how that is known.
 
     `assumed`: the driver does not report its processes, so all of it; `ranks`: the same, but other
     ranks of the job may use it as well, so an equal part for each of them; `alone` and `absent`:
@@ -262,9 +262,9 @@ def gpu_share(
         holders: the processes that hold a context; None where the driver does not report them.
         busy: how busy each recently kept the board, in any unit; None where not reported.
         ours: the pids of our process tree as the driver numbers them; None where unknown.
-        unsaid: our part where nothing tells who uses it.
+        unsaid: our part if the users of the board could not be detected.
 
-    The parts of disjoint trees that see the same holders add up to 1 at most.
+    The parts of disjoint process trees that see the same holders add up to at most 1.
     """
     if holders is None or ours is None:
         return GpuShare(unsaid, "assumed" if unsaid == 1.0 else "ranks")

@@ -27,22 +27,22 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 _TREE_PERIOD_S = 0.05
-"""Children are read this often at most; what they use in between is counted at the next read."""
+"""Children are read this often at most; their use in between is counted at the next read."""
 
 look_for_children: Callable[[], object] = (
     partial(os.waitid, os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     if hasattr(os, "waitid")
     else object
 )
-"""Raises a ChildProcessError if this process has no child; waits for none."""
+"""Raises ChildProcessError if this process has no child; does not wait for one."""
 
 _FIRST_PID_NAMESPACE = "4026531836"
 ALL_AGAIN_S = 10.0
-"""The longest time for which it is believed that a number is the same process that is not ours."""
+"""The longest time for which a pid is assumed to be the same foreign process."""
 _NO_ROOM = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
-"""Errors that say nothing of the process that could not be read."""
+"""Errors that are not about the process that could not be read."""
 _SHORT = 1024
-"""A piece of a list that is shorter is the last one."""
+"""A shorter piece of a list is the last one."""
 _NOBODY = 0.0, 0, 0
 _MANY_THREADS = 256
 """Lists of children that are read for one process; the stat of a process costs as much as two."""
@@ -52,12 +52,12 @@ class ProcessTree:
     """The CPU seconds of this process, of its living descendants and of those that have ended.
 
     The time of a child moves from its own count to its parent's when it is waited for, so the sum
-    is unaffected by a child's end. The count of a child that nobody waits for is gone with it; what
-    was read of it before is kept.
+    is unaffected by a child's end. The count of a child that is never waited for is lost with it;
+    the part that was read before is kept.
 
     Args:
         procfs: the root of procfs, whose numbers of processes may be those of a host.
-        living_cpu_s: counts the living descendants where ticks of 10 ms are too coarse; called with
+        living_cpu_s: counts the living descendants if ticks of 10 ms are too coarse; called with
             procfs and our number there.
     """
 
@@ -78,7 +78,7 @@ class ProcessTree:
         self._live_ram_bytes = 0
         self._live_pids: list[int] | None = None
         self.is_alone = True
-        """Whether nothing of a descendant was in memory at the last look."""
+        """Whether no descendant had memory at the last scan."""
         self._live_largest_bytes = self.largest_ram_bytes = 0
         """Resident memory of the largest process, as of the last `ram_bytes`."""
         self._live_at_s = float("-inf")
@@ -90,7 +90,7 @@ class ProcessTree:
     def cpu_s(self, now_s: float) -> float:
         """CPU seconds used so far; never less than at the last call.
 
-        They are counted once for each instant, which a meter and each ledger ask for.
+        Computed once per instant, for the meter and all ledgers.
         """
         if now_s == self._counted_at_s:
             return self._highest_s
@@ -125,10 +125,10 @@ class ProcessTree:
         return [] if self._walk is None else self._walk.pids
 
     def take_in(self, group: Path, leaves_out: LeavesOut) -> None:
-        """Take in daemons of a control group that is ours alone (cgroups(7)).
+        """Include daemons of a control group that only we use (cgroups(7)).
 
-        A daemon has left its parents, but not their group. `leaves_out` says of a process, by its
-        number and its start, that it has rows of its own.
+        A daemon has left its parents, but not their group. `leaves_out` returns whether a process,
+        by its number and start, has its own rows.
         """
         self._group, self._leaves_out, self._walk = group, leaves_out, None
 
@@ -208,7 +208,7 @@ def waited_children_cpu_s() -> float:
 
 
 def has_children() -> bool:
-    """Whether this process has any child; True where that cannot be found out."""
+    """Whether this process has any child; True if that cannot be determined."""
     try:
         look_for_children()
     except ChildProcessError:
@@ -222,8 +222,8 @@ def has_children() -> bool:
 def driver_numbers(procfs: Path) -> frozenset[int] | None:
     """Our process and its living descendants by their numbers on the host; None: not known here.
 
-    They are known where this mount of procfs is that of the machine's first pid namespace: outside
-    containers, and in one that the host's /proc has been mounted into.
+    They are known if this mount of procfs is that of the machine's first pid namespace: outside
+    containers, and in a container with the host's /proc mounted.
     """
     own = number_in(procfs)
     if own is None or not (_in_first_namespace() or shows_kernel(procfs)):
@@ -239,14 +239,14 @@ def driver_numbers(procfs: Path) -> frozenset[int] | None:
 def _in_first_namespace() -> bool:
     """Whether pids are the same here as on the host, as outside containers.
 
-    The first namespace has a fixed inode (PROC_PID_INIT_INO in the kernel's proc_ns.h), by whatever
-    mount it is read. Every procfs that knows us then has the numbers of the host.
+    The first namespace has a fixed inode (PROC_PID_INIT_INO in the kernel's proc_ns.h), through any
+    mount. Every procfs that contains us then has the numbers of the host.
     """
     return os.name == "nt" or pid_namespace() == _FIRST_PID_NAMESPACE
 
 
 class Descendant(NamedTuple):
-    """A descendant of a process, as procfs shows it.
+    """A descendant of a process, as shown by procfs.
 
     Attributes:
         pid: its number in the pid namespace of the mount of procfs.
@@ -274,33 +274,33 @@ LeavesOut = Callable[[int, int], bool]
 
 
 def _is_daemon(one: _Stat, members: Container[int]) -> bool:
-    """Whether a member of a group has left its parent there, and was adopted by another.
+    """Whether a member of a group was adopted by another process after its parent exited.
 
-    One that has come from outside of a container has no parent in it (`docker exec`).
+    A process that came from outside a container has no parent in it (`docker exec`).
     """
     return one.parent > 0 and one.parent not in members
 
 
 class Walk:
-    """Finds the descendants of a process in procfs, look by look, at what they cost themselves.
+    """Finds the descendants of a process in procfs, at a cost in proportion to their number.
 
     Zombies are among them: their time is not in their parent's until they are waited for.
 
     A process's children are listed by the kernel (`task/TID/children` in proc_pid(5)), so that
-    other processes are not read. A list may miss a child while another one is being waited for;
-    hence who was found at the last look is asked again.
+    other processes are not read. A list may miss a child while another one is being waited for, so
+    processes found at the last scan are checked again.
 
     Where the kernel has no such lists (CONFIG_PROC_CHILDREN), or a process of the tree has many
-    threads, each with a list, all processes are listed, and those are read that were not there at
-    the last look: one that was no descendant then can hardly become one. All of them are read every
-    `ALL_AGAIN_S`, as a number may be given to another process meanwhile.
+    threads, each with a list, all processes are listed, and those that were not there at the last
+    scan are read: a process that was no descendant then can hardly become one. All of them are read
+    every `ALL_AGAIN_S`, because a number may have been reused.
 
     Args:
         procfs: the root of procfs.
         root_pid: the process, by its number there.
-        members: the processes of a group that is ours. Of those that have left their parents, as
-            daemons do, the tree has the rest as well; not of those that came from outside.
-        leaves_out: whether such a process, by its number and its start, is not to be taken in.
+        members: the processes of our own group. The tree also includes those that have left their
+            parents, as daemons do, but not those that came from outside.
+        leaves_out: whether such a process, by its number and its start, is not to be included.
 
     Attributes:
         root_pid: as given.
@@ -318,9 +318,9 @@ class Walk:
         is_ours = number_in(procfs) == root_pid
         self._root_folder = f"{procfs}/self" if is_ours else f"{procfs}/{root_pid}"
         self._known: dict[int, _Stat] = {}
-        """Who was found at the last look, parents first."""
+        """The processes found at the last scan, parents first."""
         self._others: set[str] = set()
-        """Who was none at the last look at all processes, and what is no process."""
+        """Entries that were no descendants at the last scan of all processes, or no processes."""
         self._all_at_s = float("-inf")
         tasks = f"{self._root_folder}/task"
         self._has_lists = any(
@@ -329,10 +329,10 @@ class Walk:
         )
 
     def look(self, now_s: float = float("inf")) -> list[Descendant]:
-        """Who there is now, each once.
+        """The current descendants, each once.
 
         Raises:
-            OSError: there are no descriptors to find out.
+            OSError: no file descriptor was available for the scan.
         """
         found: dict[int, _Stat] | None = None
         if self._has_lists:
@@ -344,11 +344,11 @@ class Walk:
 
     @property
     def pids(self) -> list[int]:
-        """Who was found at the last look."""
+        """The processes found at the last scan."""
         return list(self._known)
 
     def _by_lists(self) -> dict[int, _Stat] | None:
-        """By the kernel's lists; None where these would cost more than to read all processes."""
+        """By the kernel's lists; None if these would cost more than reading all processes."""
         found: dict[int, _Stat] = {}
         if not self._follow([self.root_pid], found):
             return None
@@ -372,7 +372,7 @@ class Walk:
     def _follow(
         self, ahead: list[int], found: dict[int, _Stat], leaves_out: LeavesOut | None = None
     ) -> bool:
-        """Add the descendants of processes; False where some process has too many threads."""
+        """Add the descendants of processes; False if a process has too many threads."""
         while ahead:
             pid = ahead.pop()
             children = self._children_of(pid, found.get(pid))
@@ -426,7 +426,7 @@ class Walk:
         found: dict[int, _Stat],
         leaves_out: LeavesOut | None = None,
     ) -> None:
-        """Add processes and their descendants, who were read in the order of their numbers.
+        """Add processes and their descendants, which were read in the order of their numbers.
 
         A child may have been read before its parent, and waited for in between: its time is in its
         parent's then. So it is read again, and is missing once if it has gone.
@@ -469,7 +469,7 @@ def _names_in(folder: str) -> list[str]:
 
 
 def _pass_gone(error: Exception) -> None:
-    """Go on after an error which says that somebody has gone; raise one that does not."""
+    """Go on after an error that means a process has exited; raise any other."""
     pass_on(error)
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         raise error
@@ -502,7 +502,7 @@ def _psutil_rss_bytes() -> int | None:
 
 
 def _psutil_knows_us() -> bool:
-    """Whether psutil's processes are numbered as we are: on Linux it reads /proc, of whomever."""
+    """Whether psutil's processes are numbered as we are: on Linux it reads /proc."""
     return sys.platform != "linux" or depth_below(Path("/proc")) == 0
 
 

@@ -1,13 +1,13 @@
 """The part of the machine's processors that is reserved for this process.
 
 A reservation limits the process to some of the machine's hardware threads: by a set of threads that
-it may run on (its affinity, which a cpuset narrows too), or by a quota of CPU time (`cpu.max`, or
-`cpu.cfs_quota_us` in version 1 of the tree). A process without such a limit has the whole machine,
-together with all others.
+it may run on (its affinity, which a cpuset also restricts), or by a quota of CPU time (`cpu.max`,
+or `cpu.cfs_quota_us` in version 1 of the tree). A process without such a limit has the whole
+machine, together with all others.
 
-A thread is a thread, whatever its core can do: on a hybrid processor a quota of four threads is
-that of four, and eight threads of efficiency cores are eight of all. Nobody reserves watts, and no
-file says which cores a quota will be spent on.
+All threads count the same, whatever the type of their core: on a hybrid processor a quota of four
+threads is four of all threads, and eight threads of efficiency cores are eight of all. Reservations
+are not in watts, and no file shows which cores a quota will be used on.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from carbontrack.system.host import group_cpu_s, own_groups
 from carbontrack.system.interrupts import pass_on
 
 _Group = tuple[Path, int]
-"""The folder of a control group, and the version of its tree."""
+"""The directory of a control group, and the version of its tree."""
 
 
 def own_affinity() -> Collection[int] | None:
-    """The hardware threads that this process may run on; None where the system has no such call."""
+    """The hardware threads that this process may run on; None if the system has no such call."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
 
@@ -37,7 +37,7 @@ class Reservation:
         affinity: the threads that this process may run on.
 
     Attributes:
-        share: the reserved part of the machine's threads, 1.0 where nothing limits the process.
+        share: the reserved part of the machine's threads, 1.0 if nothing limits the process.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ def _quota(procfs: Path, sysfs: Path) -> tuple[float | None, _Group | None]:
 
 
 def _quota_of(directory: Path, version: int) -> float | None:
-    """The quota of a group, in threads; None where it has none: "max", or -1 in version 1."""
+    """The quota of a group, in threads; None if it has none: "max", or -1 in version 1."""
     try:
         if version == 2:
             quota, period = read_file(directory / "cpu.max").decode().split()
@@ -116,10 +116,10 @@ def _quota_of(directory: Path, version: int) -> float | None:
 
 
 def _that_counts(directory: Path, procfs: Path, sysfs: Path) -> _Group | None:
-    """The group of the controller cpuacct with the same processes; None where there is none.
+    """The group of the controller cpuacct with the same processes; None if there is none.
 
-    In version 1 each controller may have a tree of its own. Mostly they share one; where they do
-    not, a group of the same path has the same processes only if it is ours as well.
+    In version 1 each controller may have a separate tree. Usually they share one; if not, a group
+    with the same path has the same processes only if it is our group too.
     """
     if os.path.exists(directory / "cpuacct.usage"):  # noqa: PTH110 - Path's may raise
         return directory, 1

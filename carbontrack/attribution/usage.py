@@ -1,8 +1,8 @@
 """Reads the CPU time and memory that this process tree and the machine use.
 
-On Linux directly from procfs, at a few microseconds a read; elsewhere through psutil. Processes
-are read where procfs knows us, by the numbers of that procfs; facts of the machine may come from
-another one, or from sysfs.
+On Linux directly from procfs, at a few microseconds a read; elsewhere through psutil. Processes are
+read from a procfs that contains this process, by its numbers; facts of the machine may come from
+another procfs, or from sysfs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from carbontrack.system.interrupts import pass_on
 _MEMORY_PERIOD_S = 5.0
 """Memory is read this often at most: it costs as much as the rest of a tick and changes slowly."""
 _NOW_S = 0.001
-"""How busy the machine is counts in steps of 10 ms: what was read so little ago is that of now."""
+"""The machine's busy time counts in steps of 10 ms, so a reading this recent is current."""
 _LONG_AGO = float("-inf"), None
 
 
@@ -39,7 +39,7 @@ class UsageReader:
     """Snapshots of usage for attribution, and the machine's busy CPU seconds for the CPU model."""
 
     unsaid_gpu_part = 1.0
-    """Our part of a GPU where nothing tells who uses it: less where other ranks may as well."""
+    """Our part of a GPU whose users could not be detected: less if other ranks may use it too."""
 
     def __init__(
         self,
@@ -57,19 +57,19 @@ class UsageReader:
         self._processes = procfs if knows_us else own_procfs
         self._proc_stat = _ProcStat.of(procfs) or _ProcStat.of(own_procfs)
         self.hidden: str | None = None
-        """Why the machine cannot be seen, with what is used instead; None: it can."""
+        """Why the machine cannot be observed, and what is used instead; None: it can."""
         self._hidden_used: Callable[[], int | None] | None = None
         self._machine: Callable[[], float | None] = (
             self._hidden_machine() if self._proc_stat is None else self._proc_stat.busy_s
         )
         self._busy: tuple[float, float | None] = _LONG_AGO
-        """When a meter has read how busy the machine is, and what it read."""
+        """When a meter has read the machine's busy time, and the value."""
         self._tree = ProcessTree(self._processes)
         self._owner, self._own_cpu_s, self._before_fork_s = os.getpid(), 0.0, 0.0
         self._memory_at_s = self._read_at_s = float("-inf")
         self._ram: tuple[int | None, int | None] = (None, None)
         self.ram_low_end = LowEnd()
-        """How far below our memory its low end lies."""
+        """The distance of the low end below our memory."""
         self._is_early = False
         self._survey = MemorySurvey(
             self._processes,
@@ -79,7 +79,7 @@ class UsageReader:
         )
         self.within_limit = False
         """Whether our memory is compared with that of the control group that limits it instead of
-        the machine's: for a meter that counts no more than the limit, as the model of memory."""
+        the machine's: for a meter that counts at most the limit, as the model of memory does."""
 
     def for_child(self) -> UsageReader:
         """A reader that starts at zero in a child process, after a fork."""
@@ -91,7 +91,7 @@ class UsageReader:
     def pids_as_the_driver_counts(self) -> frozenset[int] | None:
         """Our process and its living descendants, by the pids that a GPU's driver reports.
 
-        None where these are unknown: drivers report the pids of the host, and in a container they
+        None if these are unknown: drivers report the pids of the host, and in a container they
         differ (pid_namespaces(7)), so that an equal number may be another process. With the host's
         procfs, at `procfs_path`, they are known there too.
         """
@@ -102,16 +102,17 @@ class UsageReader:
         return Reservation(self._procfs, self._sysfs)
 
     def machine_busy_s(self) -> float | None:
-        """CPU seconds all processors have worked since boot, in steps of about 10 ms.
+        """Busy CPU seconds of all processors since boot, in steps of about 10 ms.
 
-        None where the machine cannot be seen, or not at this moment.
+        None if the machine cannot be observed, or not at this moment.
         """
         return self._machine()
 
     def own_cpu_s(self, now_s: float) -> float:
-        """CPU seconds of this process tree up to now: the machine was busy for as long at least.
+        """CPU seconds of this process tree so far: the machine was busy for at least as long.
 
-        Meters keep this reader after a fork. The tree is another one then, and the count goes on.
+        Meters keep this reader after a fork. The tree is then a different one, and the count goes
+        on.
         """
         if self._owner != os.getpid():
             self._owner, self._before_fork_s = os.getpid(), self._own_cpu_s
@@ -120,7 +121,7 @@ class UsageReader:
         return self._own_cpu_s
 
     def least_busy_s(self) -> float | None:
-        """As `machine_busy_s`; of a machine that cannot be seen our own CPU seconds."""
+        """Like `machine_busy_s`; our own CPU seconds if the machine cannot be observed."""
         if self.busy_is_own:
             return self.own_cpu_s(SystemClock.monotonic_s())
         busy_s = self._machine()
@@ -128,18 +129,21 @@ class UsageReader:
         return busy_s
 
     def _busy_now_s(self) -> float | None:
-        """As `machine_busy_s`; what a meter has just read for the same sample is not read again."""
+        """Like `machine_busy_s`.
+
+        A value that a meter has just read for the same sample is reused.
+        """
         (read_at_s, busy_s), self._busy = self._busy, _LONG_AGO
         is_now = SystemClock.monotonic_s() - read_at_s < _NOW_S
         return busy_s if is_now else self._machine()
 
     @property
     def busy_is_own(self) -> bool:
-        """Whether nothing tells how busy the machine is, so that `least_busy_s` is ours alone."""
+        """Whether the machine's busy time is not readable, so that `least_busy_s` is ours only."""
         return self._machine is _unknown
 
     def _hidden_machine(self) -> Callable[[], float | None]:
-        """What is used where no procfs says how busy the machine is."""
+        """The source that is used if no procfs has the machine's busy time."""
         if sys.platform != "linux":
             return _psutil_busy_s
         from carbontrack.attribution import hidden_machine  # rarely needed
@@ -147,11 +151,13 @@ class UsageReader:
         self._hidden_used = partial(hidden_machine.used_ram_bytes, self._sysfs)
         busy_s = hidden_machine.busy_reader(self._sysfs)
         instead = "our own CPU time" if busy_s is None else "the root of the control groups"
-        self.hidden = f"procfs has no stat, as with subset=pid; busy time is that of {instead}"
+        self.hidden = (
+            f"procfs has no file stat (mounted with subset=pid?); busy time is taken from {instead}"
+        )
         return busy_s or _unknown
 
     def take_in(self, group: Path, leaves_out: Callable[[int, int], bool]) -> None:
-        """Take in daemons of a control group that is ours alone, see `ProcessTree.take_in`."""
+        """Include daemons of a control group that only we use, see `ProcessTree.take_in`."""
         self._tree.take_in(group, leaves_out)
 
     def rest(self) -> None:
@@ -183,7 +189,7 @@ class UsageReader:
         return used
 
     def survey(self, clock: Clock) -> None:
-        """Read when it is due which part of the resident memory is ours alone; never raises.
+        """Read, when it is due, which part of the resident memory is not shared; never raises.
 
         Called by the sampler's thread only, not at the start or end of a span.
         """
@@ -191,11 +197,11 @@ class UsageReader:
 
     @property
     def needs_survey(self) -> bool:
-        """Whether there is memory that was not there at the last survey, and may be shared much."""
+        """Whether there is memory since the last survey that may be shared to a large extent."""
         return self._survey.is_behind and (is_fork() or not self._tree.is_alone)
 
     def awaits_survey(self, clock: Clock) -> bool:
-        """Survey what has come since the last time; whether a tick should wait for the answer."""
+        """Survey new processes; returns whether a tick should wait for the answer."""
         self._is_early = True  # no sample has just looked at the processes
         try:
             return self._survey.is_awaited(clock)
@@ -216,7 +222,7 @@ class _ProcStat:
 
     @classmethod
     def of(cls, procfs: Path) -> _ProcStat | None:
-        """That of a tree; None where there is none."""
+        """The reader for a procfs tree; None if there is none."""
         try:
             return cls(procfs / "stat")
         except OSError as error:
@@ -224,7 +230,7 @@ class _ProcStat:
             return None
 
     def busy_s(self, *, again: bool = True) -> float | None:
-        """CPU seconds so far; what cannot be read is read once more, at once and by the path."""
+        """CPU seconds so far; after a failed read it is read once more, at once and by the path."""
         try:
             if self._descriptor < 0:
                 self._descriptor = os.open(self._path, READING)

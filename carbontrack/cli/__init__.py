@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import ArgumentParser
+from argparse import Action, ArgumentError, ArgumentParser
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import NoReturn
@@ -130,6 +130,7 @@ def _failed(error: OSError) -> int:
 def _say(text: str) -> None:
     from carbontrack.cli.terminal import Terminal  # for an error only
 
+    text = text.removeprefix("carbontrack ")  # as in "carbontrack report needs pandas"
     Terminal(sys.stderr).say(f"carbontrack: {visible(text)}\n")
 
 
@@ -154,6 +155,15 @@ class _Parser(ArgumentParser):
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
         """Print the usage and the first word that this command does not take, and exit with 2."""
         self.error(self._mistake(unknown[0]) or f"one argument too many: {unknown[0]!r}")
+
+    def _check_value(self, action: Action, value: object) -> None:
+        """Refuse a word that is none of an option's choices, with the nearest of them."""
+        if action.choices is not None and value not in action.choices:
+            from carbontrack.errors import nearest
+
+            known = [str(choice) for choice in action.choices]
+            near = nearest(str(value), known)
+            raise ArgumentError(action, f"{value!r} is none of {', '.join(known)}{near}")
 
     def _mistake(self, word: str) -> str | None:
         """What is wrong with a word that looks like an option; None where it is one, or no word."""

@@ -34,7 +34,7 @@ class BudgetWatch(PeriodicThread):
         guard: the budget, and where to report how much of it is used.
         span: what has been used.
         child: the command.
-        terminates: whether a budget that is surely exceeded ends the command and its descendants.
+        terminates: whether a budget that is clearly exceeded ends the command and its descendants.
         grace_s: seconds between SIGTERM and SIGKILL, in which they may end by themselves.
         clock: the time.
     """
@@ -113,7 +113,7 @@ def _end_child(pid: int, *, grace_s: float, clock: Clock) -> bool:
 
 
 def _is_living_child(pid: int) -> bool:
-    """Whether a child of ours runs; one that has ended is left for whoever waits for it."""
+    """Whether a child of ours runs; one that has ended is left for the caller that waits for it."""
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
     except ChildProcessError:

@@ -65,7 +65,7 @@ class End(NamedTuple):
 class Child:
     """A command that shares our streams, our terminal and our process group.
 
-    So whoever addresses the group, such as a terminal or `timeout`, reaches the command itself;
+    So what addresses the group, such as a terminal or `timeout`, reaches the command itself;
     a signal that only we got is relayed.
     """
 
@@ -157,13 +157,27 @@ def obstacle(command: Sequence[str]) -> End | None:
     if path is None:
         there = next((each for each in _candidates(program) if each.exists()), None)
         if there is None:
-            return End.before_start(NOT_FOUND, f"there is no command {program!r}")
-        reason = "is a directory" if there.is_dir() else "is not executable; see chmod +x"
+            return End.before_start(NOT_FOUND, f"there is no command {program!r}{_here(program)}")
+        reason = "is a directory" if there.is_dir() else f"is not executable{_how_to(there)}"
         return End.before_start(NOT_EXECUTABLE, f"{there} {reason}")
     interpreter = _interpreter(Path(path))
     if interpreter and not Path(interpreter).is_file():
         return End.before_start(NOT_EXECUTABLE, f"{path} needs {interpreter}, which is not there")
     return None
+
+
+def _here(program: str) -> str:
+    """What to write for a file of the working directory, which a shell does not search either."""
+    if "/" in program or not Path(program).is_file():
+        return ""
+    started = f"python {program}" if program.endswith(".py") else f"./{program}"
+    return f"; for the file in this directory: carbontrack run -- {started}"
+
+
+def _how_to(file: Path) -> str:
+    if file.suffix == ".py":
+        return f"; write: carbontrack run -- python {file}"
+    return "; see chmod +x"
 
 
 def _candidates(program: str) -> Iterator[Path]:

@@ -75,7 +75,7 @@ def run(args: Namespace) -> int:
 
 
 class _Told:
-    """What is said on stderr on the way."""
+    """What is printed on stderr on the way."""
 
     def __init__(self, *, verbose: bool) -> None:
         self._verbose = verbose

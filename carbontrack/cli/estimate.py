@@ -108,6 +108,7 @@ def _in_options(text: str) -> str:
     """An error message with the names of options instead of those of arguments."""
     text = text.replace("region or intensity_g_per_kwh", "--region or --intensity")
     text = text.replace("year without region", "--year without --region")
+    text = text.replace("the name of a gpu or cpu", "hardware: --gpu or --cpu")
     text = text.replace("intensity_g_per_kwh", "--intensity")
     text = re.sub(r"\b(power_w|ram_gib)\b", lambda found: _option(found[1]), text)
     return re.sub(rf"(?<!-)\b({'|'.join(_NAMES)})=", lambda found: f"{_option(found[1])} ", text)

@@ -111,7 +111,7 @@ def followed(tracker: Tracker, state_dir: Path) -> Iterator[CommandGroup | None]
 def _is_delegated(home: Path, sysfs: Path) -> bool:
     """Whether groups may be made below this one.
 
-    A plain user may where it can. The superuser can everywhere, and may where systemd says so, or
+    A plain user may where it can. The superuser can everywhere, and may where systemd allows it, or
     in a container, which sees its own group as the root.
     """
     top = sysfs / "fs" / "cgroup"
@@ -165,7 +165,7 @@ def has_rows(state_dir: Path, procfs: Path = _PROCFS) -> Callable[[int, int], bo
     """Says of a process, by its number and its start, whether it is measured on its own.
 
     It is no descendant of ours any more, so its own rows are added to ours: it must not be in both.
-    Whoever was is so for good: what it used meanwhile would be in ours after its last row.
+    One that was stays so for good: what it used meanwhile would be in ours after its last row.
     """
     boot, place = short_boot_id(procfs), state_dir / FOLDER
     measured: set[tuple[int, int]] = set()

@@ -26,17 +26,27 @@ _UNIT_LABEL = "unit"
 _MOST_NAMES = 8
 
 
+_ABOUT = """\
+Grade the energy of a model per 1,000 inferences, from A+ to D, against
+published figures for its task. The label is for one name: choose it with --only
+where the records have several. Without --units, the calls of decorated
+functions are counted."""
+_EXAMPLE = """\
+example:
+  carbontrack label runs.csv --task text-classification --units 5000 \\
+    --output label.svg"""
+
+
 def add_parser(subparsers: Subparsers) -> None:
     """Add the command to the command line."""
     parser = new_parser(
         subparsers,
         "label",
         run,
-        description="Grade the energy of a model per 1,000 inferences, from A+ to D, against "
-        "published figures for its task. The label is for one name: choose it with --only where "
-        "the records have several. Without --units, the calls of decorated functions are counted.",
-        epilog="Example: carbontrack label runs.csv --task text-classification --units 5000 "
-        "--output label.svg",
+        description=_ABOUT,
+        epilog=_EXAMPLE,
+        usage="carbontrack label FILE [FILE ...] --task TASK [options]",
+        keep_lines=True,
     )
     add = parser.add_argument
     add("files", nargs="+", metavar="FILE", help="records: CSV, JSON lines, SQLite, directories")

@@ -35,7 +35,7 @@ _MOST = 24
 class LiveLine(PeriodicThread):
     """A line at the bottom of the terminal that is kept up to date while the command runs.
 
-    The command prints on the same terminal, and we do not see what. So the terminal is told to
+    The command prints on the same terminal, and we do not see what. So the terminal is set to
     scroll all lines but the last (DECSTBM), and nothing that the command prints is overwritten.
     While a full-screen program runs, or another process group has the terminal, nothing is drawn.
 
@@ -83,7 +83,7 @@ class LiveLine(PeriodicThread):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave the terminal as it was to whoever has it in the block, such as the shell."""
+        """Leave the terminal as it was to the one that has it in the block, such as the shell."""
         with self._drawing:
             if is_ours(self._terminal):
                 self.erase()

@@ -18,6 +18,19 @@ from carbontrack.errors import ConfigError
 Subparsers: TypeAlias = "_SubParsersAction[ArgumentParser]"
 
 
+class _UnbrokenHelp(HelpFormatter):
+    """Help texts that are not broken inside a name such as text-generation."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        from textwrap import wrap  # for --help only
+
+        return wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+
+class _RawUnbrokenHelp(_UnbrokenHelp, RawDescriptionHelpFormatter):
+    """The same, and description and epilog with their own line breaks."""
+
+
 def new_parser(
     subparsers: Subparsers,
     name: str,
@@ -37,7 +50,7 @@ def new_parser(
         description=description,
         epilog=epilog,
         usage=usage,
-        formatter_class=RawDescriptionHelpFormatter if keep_lines else HelpFormatter,
+        formatter_class=_RawUnbrokenHelp if keep_lines else _UnbrokenHelp,
         allow_abbrev=False,
     )
     parser.set_defaults(func=run)

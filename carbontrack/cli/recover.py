@@ -18,8 +18,11 @@ from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, forma
 _ABOUT = """\
 Write the records of runs that were killed, up to their last checkpoint, and
 finished records that could not be written yet, to the outputs that they were
-meant for. Running processes are left alone.
-Exit code 0: everything is written; 1: something is left in the journal."""
+meant for. Running processes are left alone."""
+_EPILOG = """\
+Example: carbontrack recover --output recovered.csv
+
+exit codes: 0 if everything is written; 1 if something is left in the journal."""
 _NOTHING = ("there is nothing to recover", "no run could be recovered")
 _MAY_BE_LOST = (
     "What a killed process used after the time shown is lost:",
@@ -35,7 +38,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "recover",
         run,
         description=_ABOUT,
-        epilog="Example: carbontrack recover --output recovered.csv",
+        epilog=_EPILOG,
         keep_lines=True,
     )
     parser.add_argument(

@@ -40,16 +40,16 @@ Send the records of all processes of this host to one server, in batches over
 one connection: those that finished programs have left in their journals and,
 with --listen, those that programs post to http://127.0.0.1:8788/v1/records.
 A posted record is acknowledged once it is on disk. Runs until SIGTERM or
-Ctrl-C. The token for the server is the setting http_token.
-Exit code 0: nothing is waiting any more; 1: something is, or a journal cannot
-be read."""
+Ctrl-C. The token for the server is the setting http_token."""
 _EPILOG = """\
 example:
   CARBONTRACK_HTTP_TOKEN=TOKEN carbontrack relay \\
     --to https://carbon.example/v1/records --listen
-"""
+
+exit codes: 0 if nothing is waiting any more; 1 if something is, or if a journal
+cannot be read."""
 DEFAULT_LISTEN = "127.0.0.1:8788"
-"""Where a relay listens, unless it is told otherwise."""
+"""Where a relay listens, unless `--listen` names another address."""
 _LOOPBACK = {"127.0.0.1": "127.0.0.1", "localhost": "127.0.0.1", "::1": "::1"}
 _TICK_S, _STATUS_S = 1.0, 10.0
 _TOKEN_FILE_BYTES = 1 << 20
@@ -295,7 +295,9 @@ def _doorkeeper(args: Namespace) -> tuple[Doorkeeper, str]:
     tokens = frozenset({own_token})
     users: frozenset[int] | None = frozenset()
     if args.any_user and args.token_file is not None:
-        raise ConfigError("--any-user and --token-file: let in all users, or whoever has a token")
+        raise ConfigError(
+            "--any-user and --token-file: let in all users, or those who have a token"
+        )
     if args.token_file is not None:
         tokens |= _tokens_in(Path(args.token_file))
     elif args.any_user:

@@ -30,7 +30,7 @@ from carbontrack.report.scale.choice import are_distinct, chosen
 from carbontrack.report.selection import EVERY_RUN, Selection, since_of
 from carbontrack.report.sources import Progress, files_of, sources_of, told_source
 from carbontrack.report.statement import as_statement
-from carbontrack.report.tables import FORMATS, Summary
+from carbontrack.report.tables import FORMATS, Summary, as_table
 from carbontrack.report.totals import RecordSums, Total
 from carbontrack.system.clock import SystemClock
 from carbontrack.system.files import replace_file
@@ -173,18 +173,22 @@ def run(args: Namespace) -> int:
         print(f"carbontrack: wrote {visible(str(page))}", file=sys.stderr)
     if page is None or args.format or args.json:
         facts = None if document is None else facts_of(summary, frame)
-        text = FORMATS[form](summary) if facts is None else DOCUMENTS[form](facts, asked)
-        Terminal(sys.stdout).say(_on_screen(text) if form == "csv" else text)
+        text = _text(form, summary) if facts is None else DOCUMENTS[form](facts, asked)
+        Terminal(sys.stdout).say(text)
     if (note := codecarbon_note(files_of(sources))) is not None:
         print(f"carbontrack: {visible(note)}", file=sys.stderr)
     return 0
 
 
-def _on_screen(csv: str) -> str:
-    """CSV as it is, for a pipe or a file; on a terminal, which would obey it, visible."""
-    if not Terminal(sys.stdout).is_terminal:
-        return csv
-    return "".join(f"{visible(line)}\n" for line in csv.removesuffix("\n").split("\n"))
+def _text(form: str, summary: Summary) -> str:
+    """As it is for a pipe or a file; on a terminal a table fits, and CSV is made harmless."""
+    terminal = Terminal(sys.stdout)
+    if terminal.is_terminal and form == "table":
+        return as_table(summary, terminal.size[0])
+    text = FORMATS[form](summary)
+    if terminal.is_terminal and form == "csv":
+        return "".join(f"{visible(line)}\n" for line in text.removesuffix("\n").split("\n"))
+    return text
 
 
 def write_page(path: Path, summary: Summary, frame: Any, files: Sequence[Path] = ()) -> None:

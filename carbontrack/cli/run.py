@@ -298,11 +298,25 @@ def _settings(args: Namespace) -> Settings:
         raise ConfigError("--output is empty; name a file or an address, or write 'none'")
     if args.output is not None:  # for a setting None would be "no output"
         given["output"] = args.output
-    settings = load_settings(given)
+    try:
+        settings = load_settings(given)
+    except ConfigError as error:
+        if (text := _in_options(str(error))) == str(error):
+            raise
+        raise ConfigError(text) from error
     if args.as_codecarbon and settings.origins.get("output", "default") == "default":
         # the command's rows go to a file of the same name
         settings = load_settings({**given, "output": "none"})
     return settings
+
+
+def _in_options(text: str) -> str:
+    """An error message with the names of options instead of those of `track`'s arguments."""
+    for name in ("scope", "interval_s", "output"):
+        rest = text.removeprefix(f"argument {name}=")
+        if rest != text:
+            return f"--{name.removesuffix('_s')} {rest}"
+    return text
 
 
 def _shows_text(args: Namespace) -> bool:
@@ -338,13 +352,13 @@ def _run_measured(
 def _environ(
     args: Namespace, said: str | None = None, *, job_id: str | None = None
 ) -> dict[str, str]:
-    """The environment of the command; `said` is what it is told of the span that counts it."""
+    """The environment of the command; `said` names the span that counts it."""
     hook = package_path(CODECARBON_HOOK) if args.as_codecarbon else None
     return child_environ(said, job_id=job_id, first_folder=hook)
 
 
 def _said_of(span: Span) -> str | None:
-    """What the command is told of the span that counts it; None where nothing is counted."""
+    """How the command gets to know the span that counts it; None where nothing is counted."""
     return None if span.record_id is None else span.session.context_of(span.record_id)
 
 

@@ -1,4 +1,4 @@
-"""Signals to `carbontrack run`: each reaches the command once, whoever sends it to whom."""
+"""Signals to `carbontrack run`: each reaches the command once, from any sender."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _STOPS = _named("SIGTSTP", "SIGTTIN", "SIGTTOU")
 _KEYS = _named("SIGINT", "SIGQUIT", "SIGTSTP", "SIGWINCH", "SIGCONT")
 """Signals that a job in the foreground gets from the terminal, or from its shell, as a whole."""
 _FAULTS = _named("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL")
-"""A Python handler would return to the fault for ever; of blocked ones, only a sent one waits."""
+"""A Python handler would return to the fault forever; of blocked ones, only a sent one waits."""
 _LIMITS = _named("SIGXCPU", "SIGXFSZ")
 """From the kernel they are about our own limits; the command has its own."""
 _ELSEWHERE = _named(
@@ -339,7 +339,7 @@ class SignalRelay:
         """Renew a probe that signals are pending in.
 
         A signal to the group reaches either all who are in it or, before the new probe was, none of
-        it: the kernel sends and forks under one lock. So what we have got by now is told by the old
+        it: the kernel sends and forks under one lock. What we have got by now is shown by the old
         probe, and what is still to come by the new one.
         """
         if self._probes is None or not self._probes.is_worn(self._watched):

@@ -20,14 +20,14 @@ from carbontrack.system.urls import shown
 _ABOUT = """\
 Send the records of finished programs that are waiting for a server. The token
 (setting http_token) is sent only to servers named in the setting output, and to
---url.
-Exit code 0: nothing is waiting any more; 1: something is, or a journal cannot
-be read."""
+--url."""
 _EPILOG = """\
 examples:
   carbontrack sync
   carbontrack sync --url https://carbon.example/records
-"""
+
+exit codes: 0 if nothing is waiting any more; 1 if something is, or if a journal
+cannot be read."""
 _NOTHING = ("nothing is waiting to be sent", "nothing could be sent")
 _NO_LETTERS = ("no refused records", "nothing could be read")
 

@@ -57,7 +57,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(
     args: Namespace, *, clock: Clock | None = None, base_urls: Mapping[str, str] | None = None
 ) -> int:
-    """Print the greenest window; with `--wait`, return when it begins."""
+    """Print the lowest-carbon window; with `--wait`, return when it begins."""
     clock = clock or SystemClock()
     settings = load_settings({"region": args.region, "intensity_source": args.source}, writes=False)
     now = clock.now_utc()

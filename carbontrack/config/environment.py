@@ -1,7 +1,7 @@
 """The environment of the process; no other module reads environment variables.
 
-`Environment.take` is a snapshot of everything besides the settings that decides how a tracker is
-assembled. An invalid value counts as unset, since most variables belong to other programs; the
+`Environment.take` is a snapshot of everything except the settings that determines how a tracker is
+assembled. An invalid value counts as unset, because most variables belong to other programs; the
 settings are checked by `carbontrack.config.load`.
 """
 
@@ -27,14 +27,14 @@ JOB_ID = f"{PREFIX}JOB_ID"
 PYTEST = f"{PREFIX}PYTEST_"
 """The prefix of an option of the pytest plugin."""
 AS_CODECARBON = f"{PREFIX}AS_CODECARBON"
-"""The variable that is set where carbontrack stands in for CodeCarbon and has said so."""
+"""The variable that is set if carbontrack replaces CodeCarbon and has logged it."""
 CODECARBON = "CODECARBON_"
 """The prefix of CodeCarbon's own variables."""
 _begins_with_prefix = methodcaller("startswith", PREFIX)
 
 
 class Launch(NamedTuple):
-    """What launchers and batch systems say of this process, by the names of the record's columns.
+    """The facts that launchers and batch systems report of this process, by column of the record.
 
     Attributes:
         rank, world_size: the number of this process in its job, and how many there are.
@@ -71,14 +71,14 @@ class Environment(NamedTuple):
             home directory.
         time_zone: the time zone in TZ; None if it is not set.
         visible_gpus: the value of CUDA_VISIBLE_DEVICES; None if it is not set.
-        launch: what launchers and batch systems say of this process.
+        launch: what launchers and batch systems report of this process.
         cloud_hints: variables by which clouds name their regions, if they are set.
-        parent_id: what is said of the run that started this process.
-        has_fake_files: whether a test has put another file system before the program. What is found
-            there, such as which meters there are, must not be kept.
+        parent_id: the description of the run that started this process.
+        has_fake_files: whether a test has replaced the file system. What is found there, such as
+            the meters, must not be cached.
         gpu_variables: the other variables that say which GPUs are visible, and in which order, by
             name, if they are set.
-        home: the folder that "~" stands for; "" where the variables are not the process's own.
+        home: the directory that "~" stands for; "" if the variables are not the process's own.
     """
 
     working_folder: str = ""
@@ -96,7 +96,7 @@ class Environment(NamedTuple):
 
     @classmethod
     def now(cls, hints: tuple[str, ...] = ()) -> Environment:
-        """The process's own environment as it is now; what has not changed is not read again."""
+        """The current environment of the process; unchanged parts are not read again."""
         data = getattr(os.environ, "_data", None)  # what is behind the mapping, as bytes
         if type(data) is not dict or type(os) is not ModuleType:
             return cls.take(hints)
@@ -122,7 +122,7 @@ class Environment(NamedTuple):
         environ: Mapping[str, str] | None = None,
         working_folder: str | None = None,
     ) -> Environment:
-        """The environment as it is now.
+        """The current environment.
 
         Args:
             hints: the names of the variables by which clouds name their regions.
@@ -150,9 +150,9 @@ class Environment(NamedTuple):
         )
 
     def for_tracker(self, *, state_dir: str | None, has_relative_output: bool) -> Environment:
-        """The part of the environment that tells trackers with equal settings apart.
+        """The part of the environment that distinguishes trackers with equal settings.
 
-        Not the rank and the job: a tracker keeps those of its beginning.
+        Without the rank and the job: a tracker keeps those of its start.
 
         Args:
             state_dir: the setting.
@@ -179,10 +179,10 @@ class Environment(NamedTuple):
         return self._replace(launch=self.launch._replace(job_id=os.urandom(16).hex()))
 
     def state_path(self, state_dir: str | None) -> Path:
-        """The folder of journals and caches, by the setting or the user's.
+        """The directory of journals and caches, from the setting or the user's default.
 
-        It need not exist. Only that of a user without a home is made at once, before somebody else
-        makes one of its name.
+        It need not exist. Only that of a user without a home is created at once, before another
+        user creates one of its name.
         """
         if state_dir is not None:
             return Path(state_dir)
@@ -214,12 +214,12 @@ _places: dict[str, Path] = {}
 """By the user's folder of state the one that is used, which is looked for once."""
 _MOST_PLACES = 64
 CLOSED: set[str] = set()
-"""Folders that this user may not enter, of which the user has been told."""
+"""Directories that this user may not enter, which have been reported already."""
 _told: set[str] = set()
 
 
 def _usable(folder: str) -> Path:
-    """The user's folder of state; one in a temporary folder where there is none, or it is not ours.
+    """The user's state directory; a temporary one if there is none, or it belongs to another user.
 
     As where HOME is that of another user, or its disk is read-only.
     """
@@ -231,17 +231,20 @@ def _usable(folder: str) -> Path:
 
 
 def _elsewhere(folder: str, trouble: str = "") -> Path:
-    """A folder of ours in a temporary one; where there is none either, one that cannot be made."""
+    """A private directory in a temporary one.
+
+    If there is none either, one that cannot be created.
+    """
     from carbontrack.system.files import closed_part, folder_without_home
 
     found = folder_without_home()
-    cure = "set CARBONTRACK_STATE_DIR to a folder of yours"
+    cure = "set CARBONTRACK_STATE_DIR to a directory that you own"
     if found is None:
         found = Path(os.devnull, "carbontrack")
         what = f"{folder} cannot be used ({trouble})" if folder else "there is no home directory"
         _tell(
-            f"{what}, and there is no temporary folder that other users cannot change, so nothing "
-            f"is kept for after a crash: {cure}"
+            f"{what}, and there is no temporary directory that other users cannot change, so "
+            f"nothing is kept for recovery after a crash: {cure}"
         )
     elif folder and closed_part(folder) not in CLOSED:
         _tell(f"{folder} cannot be used ({trouble}); journals are kept in {found}: {cure}")
@@ -359,7 +362,7 @@ _FACTS = frozenset({"HOME", "TZ", "CUDA_VISIBLE_DEVICES", PARENT_ID}).union(
 
 
 def launch(environ: Mapping[str, str] | None = None) -> Launch:
-    """What launchers and batch systems say of this process; nonsense counts as unset."""
+    """What launchers and batch systems report of this process; invalid values count as unset."""
     environ = os.environ if environ is None else environ
     # an interactive shell is a step too, whose number is close to 2**32
     step = _whole(environ.get("SLURM_STEP_ID"))
@@ -460,7 +463,7 @@ def _whole(text: str | None) -> int | None:
 
 
 def parent_id(environ: Mapping[str, str] | None = None) -> str | None:
-    """What is said of the run that started this process: its `record_id`, and who counts it.
+    """The description of the run that started this process: its `record_id`, and what counts it.
 
     None where nothing is; see `carbontrack.tracking.remote_parent.ParentContext`.
     """
@@ -498,7 +501,7 @@ def child_environ(
     job_id: str | None = None,
     first_folder: str | None = None,
 ) -> dict[str, str]:
-    """A copy of the environment for a child process, with what is said of its parent.
+    """A copy of the environment for a child process, with the description of its parent.
 
     Args:
         parent: as in `parent_id`.

@@ -57,7 +57,7 @@ def load_settings(
         user_config: a file to read instead of the user's config.toml.
         writes: False if nothing will be written, so that outputs need not be writable.
         strict: whether a file that nobody has named, and that cannot be read, is an error too; by
-            default a note says so, and it counts as absent.
+            default this is logged, and it counts as absent.
 
     Raises:
         UnknownSettingError: an unknown name; the message has the source and the closest name.
@@ -216,7 +216,7 @@ def _refuse_token_destination(settings: Settings, project: str) -> None:
         if is_sent and len(ends) == 2 and project in ends and "default" not in ends:
             raise ConfigError(
                 f"{destination} comes from {origins[destination]} but {token} from "
-                f"{origins[token]}: a project's file may not decide where a token goes; "
+                f"{origins[token]}: a project's file may not decide where a token is sent; "
                 f"{_beside(settings, token, destination, project)}"
             )
 
@@ -242,7 +242,7 @@ def _beside(settings: Settings, token: str, destination: str, project: str) -> s
         setting = f"the argument {missing}={text!r}"
     else:
         setting = f"{missing} = {text!r} in {place}"
-    return f"if you trust this project, set {setting}, beside {mine}"
+    return f"if you trust this project, set {setting}, next to {mine}"
 
 
 def _refuse_plugin_address(settings: Settings, project: str) -> None:
@@ -257,9 +257,9 @@ def _refuse_plugin_address(settings: Settings, project: str) -> None:
         name, _, address = text.partition(":")
         if address and settings.origins[setting] == project:
             raise ConfigError(
-                f"{project}: {setting}={text!r} hands an address to the plugin {name!r}; a "
-                f"project's file may name a plugin but not direct it: set this in the environment "
-                f"or in your own config.toml"
+                f"{project}: {setting}={text!r} passes an address to the plugin {name!r}; a "
+                "project's file may name a plugin but not give it an address: set this in the "
+                "environment or in your own config.toml"
             )
 
 
@@ -320,7 +320,7 @@ def _check_state_dir(settings: Settings, folder: str) -> None:
     if trouble is not None:
         raise ConfigError(
             f"state_dir={settings.state_dir!r} ({settings.origins.get('state_dir')}) cannot be "
-            f"used: {trouble}; name a folder that you may write, or one that can be made"
+            f"used: {trouble}; name a directory that you can write to, or one that can be created"
         )
     if os.path.isabs(str(settings.state_dir)) and len(_USABLE) < _MANY:  # noqa: PTH117 - a text
         _USABLE.add(str(settings.state_dir))
@@ -351,7 +351,7 @@ _TROUBLES = {
     "parent is a file": "cannot be written: there is no directory {}",
     "no permission": "cannot be written: permission denied",
     "directory not writable": "cannot be written: permission denied",
-    "link to itself": "cannot be written: it is a link that leads back to itself",
+    "link to itself": "cannot be written: it is a symbolic link that points back to itself",
 }
 
 
@@ -393,6 +393,8 @@ class Source(NamedTuple):
         if name not in READERS:
             known = (*map(self._spelled, READERS), *_TRACK_PARAMETERS.get(self.origin, ()))
             near = nearest(spelled, known)
+            if not near and self.origin == "argument":
+                near = "; `carbontrack doctor --all` lists the settings"
             raise UnknownSettingError(f"{self.prefix}{spelled}: there is no such setting{near}")
         try:
             return READERS[name](given)
@@ -491,7 +493,7 @@ def _text_of(content: bytes) -> str:
         ValueError: it is none: garbage, or the zeros that a power cut leaves of a file.
     """
     if b"\0" in content:
-        raise ValueError("it holds zeros, and no text")
+        raise ValueError("it contains zeros instead of text")
     return content.decode()
 
 
@@ -500,7 +502,7 @@ _UNUSABLE: set[str] = set()
 
 
 def _say_unusable(path: str, error: Exception, *, strict: bool) -> None:
-    """Take a file of settings that cannot be read for absent, and say so once.
+    """Treat a settings file that cannot be read as absent, and log it once.
 
     Raises:
         ConfigError: instead, if `strict`.
@@ -514,11 +516,10 @@ def _say_unusable(path: str, error: Exception, *, strict: bool) -> None:
         CLOSED.add(closed)
         if closed:
             warn_user(
-                f"{closed} cannot be looked into; settings in it are not used, and nothing is kept "
-                "in it"
+                f"{closed} cannot be read; its settings are not used, and nothing is stored in it"
             )
         else:
-            warn_user(f"{path} cannot be read: {reason}; settings in it are not used")
+            warn_user(f"{path} cannot be read: {reason}; its settings are not used")
 
 
 def _parsed(path: str, text: str) -> dict[str, Any]:

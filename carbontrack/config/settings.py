@@ -34,7 +34,7 @@ def _token(given: object) -> str:
     token = _text(given)
     # RFC 7230 allows visible ASCII in a header; a line break in a token would end the header
     if not token.isascii() or not token.isprintable() or " " in token:
-        raise ValueError("is not a token; it may hold visible ASCII characters only")
+        raise ValueError("is not a token; it may contain visible ASCII characters only")
     return token
 
 
@@ -102,7 +102,7 @@ def _json_items(text: str) -> tuple[str, ...]:
     except ValueError:
         found = None
     if not isinstance(found, list):
-        raise ValueError(f"begins like a list but is none in JSON; {A_COMMA}")  # noqa: TRY004
+        raise ValueError(f"begins like a list but is not valid JSON; {A_COMMA}")  # noqa: TRY004
     return tuple(map(_item, found))
 
 
@@ -155,7 +155,7 @@ def _output(item: str) -> str:
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError("is not an address that starts with http:// or https:// and a host")
         if parts.username is not None or parts.password is not None:
-            raise ValueError("holds a user name or password; give a token as http_token instead")
+            raise ValueError("contains a user name or password; give a token as http_token instead")
         return item
     path = os.path.expanduser(item)  # noqa: PTH111 - text in, text out; "./x" stays "./x"
     if not path.lower().endswith(FILE_SUFFIXES) or "\0" in path:
@@ -164,7 +164,7 @@ def _output(item: str) -> str:
             "for a directory, add a file name, such as emissions.csv"
         )
     if path.lower().endswith(TIMELINE_SUFFIX):
-        raise ValueError(f"is the name of a file of timelines; leave {TIMELINE_SUFFIX} to those")
+        raise ValueError(f"ends in {TIMELINE_SUFFIX}, which is reserved for files of timelines")
     return path
 
 

@@ -41,7 +41,7 @@ def compare(energy_kwh: float, here: GridIntensity, others: Iterable[GridIntensi
     uncertainty cancels in the comparison.
     """
     if not 0.0 <= energy_kwh < float("inf"):
-        raise ConfigError(f"energy_kwh={energy_kwh!r} is not an energy, zero or more")
+        raise ConfigError(f"energy_kwh={energy_kwh!r} must be an amount of energy, 0 or more")
     grids = [here, *(grid for grid in others if grid.zone != here.zone)]
     places = [_place(energy_kwh, here, grid) for grid in grids]
     return sorted(places, key=lambda place: (place.emissions_g, place.zone))
@@ -81,7 +81,7 @@ def _kind(method: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class GreenWindow:
-    """The greenest time for some work, and its saving compared with starting at once.
+    """The lowest-carbon time for some work, and its saving compared with starting at once.
 
     `saving` is a share of the emissions with the earliest possible start: 0.3 saves 30 %; None
     where the intensity at that time is unknown or zero.
@@ -111,7 +111,7 @@ def greenest_window(
         ConfigError: the hours are not positive, or no gapless run of slots is so long.
     """
     if not 0.0 < hours < float("inf"):
-        raise ConfigError(f"hours={hours!r} is not a length of time")
+        raise ConfigError(f"hours={hours!r} is not a duration")
     length_s = hours * 3600.0
     from_s = earliest.timestamp() if earliest else float("-inf")
     until_s = latest_end.timestamp() if latest_end else float("inf")
@@ -128,7 +128,7 @@ def greenest_window(
         first = first or means[0]
         best = min(means) if best is None else min(best, *means)
     if best is None or first is None:
-        raise ConfigError(f"no stretch of {hours:g} h without a gap lies within the given times")
+        raise ConfigError(f"no period of {hours:g} h without a gap is within the given times")
     first_g = first[0] if earliest is None or first[1] == from_s else None
     saving = 1.0 - best[0] / first_g if first_g else None
     return GreenWindow(utc(best[1]), utc(best[1] + length_s), best[0], first_g, saving)

@@ -57,7 +57,7 @@ def checked_year(year: object) -> int:
         ConfigError: it is no whole number from 2000 to 2100.
     """
     if isinstance(year, bool) or not isinstance(year, int):
-        raise ConfigError(f"year={year!r} is not a year; write one such as 2022")
+        raise ConfigError(f"year={year!r} is not a year; write it as 2022")
     if not FIRST_YEAR <= year <= LAST_YEAR:
         begin = f"the tables begin in {FIRST_YEAR}"
         raise ConfigError(f"year={year} is not from {FIRST_YEAR} to {LAST_YEAR}; {begin}")

@@ -1,10 +1,10 @@
 """Carbon intensity as a value with an interval and a source, and the sources of such values.
 
-`IntensitySource` is all that a source must have. What it may state in addition is read once, when
-a tracker takes it in, by the function beside it:
+`IntensitySource` is all that a source must have. Optional attributes are read once, when a tracker
+receives the source, by the function next to them:
 
     =========  ============  ===================================================================
-    attribute  read by       meaning where it is true; without it
+    attribute  read by       meaning if it is true; otherwise
     =========  ============  ===================================================================
     constant   is_constant   the answer never changes; it is asked for repeatedly
     prompt     is_prompt     `at` neither waits nor takes a lock; it is called in another thread
@@ -23,14 +23,14 @@ from carbontrack.values import Value
 
 
 class GridIntensity(Value):
-    """Grams of CO2e per kilowatt-hour of a place at a time, with an interval and a source.
+    """The carbon intensity of a region at a time, in g CO2e/kWh, with an interval and a source.
 
     Attributes:
-        zone: the place: "FR", "US-CA", "WORLD".
+        zone: the region: "FR", "US-CA", "WORLD".
         g_per_kwh: the best estimate, g CO2e/kWh.
         low_g_per_kwh, high_g_per_kwh: the interval around it.
-        source: where the figure comes from, with the edition.
-        year: the year that the figure describes; None where it is unknown.
+        source: where the value comes from, with the edition.
+        year: the year that the value describes; None if it is unknown.
         method: what is counted: "lifecycle_generation", "direct_combustion_generation", …
     """
 
@@ -44,32 +44,32 @@ class GridIntensity(Value):
 
 
 class IntensitySource(Protocol):
-    """A source of the grid's intensity.
+    """A source of the grid's carbon intensity.
 
     `at` answers from memory and at once; a live source refreshes itself elsewhere. A source whose
-    answer never changes may say so with a true attribute `constant`: it is then asked only once.
-    One that neither waits nor takes a lock may say so with a true attribute `prompt`: it is then
-    asked at every reading, by the thread that reads. Any other is asked in a thread of its own,
-    once a second at most, and its last answer stays valid until the next one.
+    answer never changes may set the attribute `constant` to True: it is then called only once. One
+    that neither waits nor takes a lock may set `prompt` to True: it is then called at every
+    reading, by the thread that reads. Any other is called in a separate thread, once a second at
+    most, and its last answer stays valid until the next one.
     """
 
     def at(self, when: datetime) -> GridIntensity:
-        """The intensity at `when`, which has a time zone."""
+        """The carbon intensity at `when`, which has a time zone."""
         ...
 
 
 def is_constant(source: IntensitySource) -> bool:
-    """Whether the source says that its answer never changes."""
+    """Whether the source states that its answer never changes."""
     return bool(getattr(source, "constant", False))
 
 
 def is_prompt(source: IntensitySource) -> bool:
-    """Whether the source says that its `at` neither waits nor takes a lock."""
+    """Whether the source states that its `at` neither waits nor takes a lock."""
     return bool(getattr(source, "prompt", False))
 
 
 class Fixed(Value):
-    """An intensity that does not change with time: a table's yearly mean or a user's own figure."""
+    """A constant carbon intensity: a table's yearly mean or a user's own value."""
 
     intensity: GridIntensity
     constant: bool = True
@@ -83,11 +83,11 @@ class Fixed(Value):
     def of(
         cls, g_per_kwh: float, *, zone: str = "custom", source: str = "given by the user"
     ) -> Fixed:
-        """A bare figure in g CO2e/kWh, without an interval of its own.
+        """A single value in g CO2e/kWh, without an interval.
 
         Raises:
-            ConfigError: the figure is negative, not finite, or above 5,000 g/kWh, which no
-                power station reaches (the worst coal lies near 1,700: IPCC AR5 WG III, A.III).
+            ConfigError: the value is negative, not finite, or above 5,000 g/kWh, which no power
+            station reaches (the worst coal is near 1,700: IPCC AR5 WG III, A.III).
         """
         if not 0.0 <= g_per_kwh <= 5000.0:
             raise ConfigError(
@@ -97,7 +97,7 @@ class Fixed(Value):
 
 
 class Candidate(Protocol):
-    """A source that may have no figure for an instant.
+    """A source that may have no value for an instant.
 
     Attributes:
         prompt: whether `find` neither waits nor takes a lock.
@@ -114,7 +114,7 @@ class Candidate(Protocol):
 
 
 class FailSafeSource:
-    """A third-party source as a candidate: where it raises, it has no figure."""
+    """A third-party source as a candidate: if it raises, it has no value."""
 
     prompt = False
 
@@ -124,18 +124,18 @@ class FailSafeSource:
         self._name, self._source, self._warn = name, source, warn
 
     def find(self, when: datetime) -> GridIntensity | None:
-        """The source's answer, or None where it fails."""
+        """The source's answer, or None if it fails."""
         try:
             return self._source.at(when)
         except Exception as error:  # third-party code must not end the measured program
             pass_on(error)
             if self._warn is not None:
-                self._warn(self._name, f"no intensity from {self._name}: {error!r}")
+                self._warn(self._name, f"no carbon intensity from {self._name}: {error!r}")
             return None
 
 
 class Chain:
-    """Several sources, asked in order; where no candidate has a figure, the last source answers.
+    """Several sources, called in order; if no candidate has a value, the last source answers.
 
     Attributes:
         prompt: whether all of them answer without waiting; a third-party source may not.
@@ -147,7 +147,7 @@ class Chain:
         self.prompt = is_prompt(last) and all(one.prompt for one in self._candidates)
 
     def at(self, when: datetime) -> GridIntensity:
-        """The intensity at `when`; its `source` says who answered."""
+        """The intensity at `when`; its `source` states which one answered."""
         for candidate in self._candidates:
             found = candidate.find(when)
             if found is not None:

@@ -1,4 +1,4 @@
-"""Names of places: from the spellings that people use to the codes of the tables."""
+"""Names of regions: from common spellings to the codes of the tables."""
 
 from __future__ import annotations
 
@@ -23,34 +23,35 @@ _OTHER_NAMES = {
 # patterns are compiled when they are first used: a code is found without any
 _NO_WORD = r"[\W_]+"
 _PART_OF_A_COUNTRY = r"([A-Za-z]{2,3})[-_]([A-Za-z0-9]{1,3})"
-"""The form of ISO 3166-2 codes; the tables have figures for few of them."""
+"""The form of ISO 3166-2 codes; the tables have values for few of them."""
 _INVERTED = r"([^,(]+)[,(]([^,()]+)\)?"
 """The form of "Korea, Republic of" and "Iran (Islamic Republic of)"."""
 _ARTICLE = r"(?i)\bthe\s+"
 _STATE = r"^.*?(?:republic|kingdom|states?|commonwealth|principality)of(?:the)?"
-"""What the official names of many countries have in common, in folded names."""
+"""The common part of many countries' official names, in folded names."""
 _CLOSE = (0.9, 0.8, 0.7)
-"""How alike two spellings are, from 0 to 1; the best class with a name in it is offered."""
+"""The similarity of two spellings, from 0 to 1.
+
+The best class that contains a name is suggested.
+"""
 _AVAILABILITY_ZONE = r"(?<=\d)-?[a-f]$|(?<=^[a-z]{3})\d$|-\d$"
 
-_LISTED = "`carbontrack regions QUERY` lists the known ones"
+_LISTED = "`carbontrack regions NAME` lists the known ones"
 _Index = dict[str, tuple[str, ...]]
 
 
 @lru_cache(maxsize=1024)
 def normalise(region: str) -> str:
-    """The code of a place: "Deutschland" -> "DE", "fra" -> "FR", "us-east-1" -> "aws:us-east-1".
+    """The code of a region: "Deutschland" -> "DE", "fra" -> "FR", "us-east-1" -> "aws:us-east-1".
 
-    ISO codes win over everything ("CA" is Canada). Where Alibaba reuses a region's name from
-    AWS, the bare name means AWS.
+    ISO codes take precedence ("CA" is Canada). If Alibaba reuses a region's name from AWS, the bare
+    name means AWS.
 
     Raises:
-        UnknownRegion: no place has this name, or several have; `matches` names the candidates.
+        UnknownRegion: no region has this name, or several have; `matches` has the candidates.
     """
     if not isinstance(region, str) or not region.strip():
-        raise UnknownRegion(
-            f"{region!r} is not a region; write one such as 'FR' or 'US-CA'; {_LISTED}"
-        )
+        raise UnknownRegion(f"{region!r} is not a region; write it as 'FR' or 'US-CA'; {_LISTED}")
     text = region.strip()
     found = _by_code(text) or _by_cloud(text) or _by_name(text)
     if len(found) == 1:

@@ -76,7 +76,7 @@ class NonblockingSource:
         except Exception as error:
             pass_on(error)
             # Third-party code may raise anything; the last answer stays valid.
-            self._deferred_log.add(logging.ERROR, "the carbon intensity could not be had", error)
+            self._deferred_log.add(logging.ERROR, "the carbon intensity could not be read", error)
 
 
 def _checked(answer: object, source: IntensitySource) -> GridIntensity | None:

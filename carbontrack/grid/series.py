@@ -1,7 +1,7 @@
-"""An intensity that changes with time: slots of constant intensity, and series of them.
+"""A carbon intensity that changes with time: slots of constant intensity, and series of them.
 
-`Series` is a source made from the user's own figures, such as a utility's data or a solar roof.
-Live services and forecasts use the slots and their integrals as well.
+`Series` is a source made from the user's own values, such as those of a utility or of solar panels.
+Live services and forecasts use the slots and their integrals too.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Slot(NamedTuple):
     end_s: float
     g_per_kwh: float
     estimated: bool = False
-    """A forecast, or the provider's own estimate of a figure that it does not have yet."""
+    """A forecast, or the provider's own estimate of a value that it does not have yet."""
 
 
 def in_order(slots: Iterable[Slot]) -> tuple[Slot, ...]:
@@ -60,13 +60,13 @@ def slot_at(slots: Sequence[Slot], at_s: float) -> Slot | None:
 
 
 def last_before(slots: Sequence[Slot], at_s: float) -> Slot | None:
-    """The last slot that has begun by an instant, ended or not; or None."""
+    """The last slot that started at or before an instant, ended or not; or None."""
     place = bisect_right(slots, at_s, key=lambda slot: slot.start_s)
     return slots[place - 1] if place else None
 
 
 class GaplessRun:
-    """The integral over slots without a gap; instants outside are taken as its ends."""
+    """The integral over slots without a gap; instants outside count as its ends."""
 
     def __init__(self, slots: Sequence[Slot]) -> None:
         """Take slots that follow each other without a gap, at least one."""
@@ -125,10 +125,10 @@ _AMOUNTS = ("g_per_kwh", "gco2e_per_kwh", "gco2_per_kwh", "intensity", "carbon_i
 
 
 class Series:
-    """Hourly, or otherwise regular, figures: each is valid until the next one begins.
+    """Hourly, or otherwise regular, values: each is valid until the next one starts.
 
-    Outside its hours, and in its gaps, `at` gives the mean of the whole series with its lowest and
-    highest value as the interval, and `source` says so; `find` gives None there.
+    Outside its hours, and in its gaps, `at` returns the mean of the whole series with its lowest
+    and highest value as the interval, and `source` states this; `find` returns None there.
     """
 
     prompt = True
@@ -141,7 +141,9 @@ class Series:
         source: str = "series given by the user",
         relative_uncertainty: float = 0.0,
     ) -> None:
-        """Keep the slots in order of time; `relative_uncertainty` 0.1 makes an interval of ± 10 %.
+        """Keep the slots in chronological order.
+
+        `relative_uncertainty` 0.1 makes an interval of ± 10 %.
 
         Raises:
             ConfigError: there is no slot, or one with an impossible value or length.
@@ -151,7 +153,7 @@ class Series:
         if not self.slots or len(self.slots) < len(given):
             raise ConfigError(
                 f"{source}: needs at least one time, each once, with 0 to {HIGHEST_G_PER_KWH:g} "
-                f"g CO2e/kWh; {len(given) - len(self.slots)} of {len(given)} are not so"
+                f"g CO2e/kWh; {len(given) - len(self.slots)} of {len(given)} are not valid"
             )
         self._zone, self.source = zone, source
         self._relative_uncertainty = relative_uncertainty
@@ -161,7 +163,7 @@ class Series:
     def of(cls, times_s: Sequence[float], g_per_kwh: Sequence[float], **about: Any) -> Series:
         """A series from instants, in seconds since 1970, and the values that begin there.
 
-        The last value, and one before a gap, last as long as most others do.
+        The last value, and one before a gap, are valid for the most frequent duration.
         """
         points = sorted(zip(times_s, g_per_kwh, strict=True))
         steps = [after[0] - before[0] for before, after in pairwise(points)]
@@ -184,13 +186,13 @@ class Series:
         column: str | None = None,
         **about: Any,
     ) -> Series:
-        """Read a CSV file with columns of ISO 8601 times (UTC where there is no offset) and values.
+        """Read a CSV file with columns of ISO 8601 times (UTC if there is no offset) and values.
 
         Columns are found by their usual names ("datetime", "g_per_kwh"), else the first two are
-        used. `about` is what the constructor takes: zone, source, relative_uncertainty.
+        used. `about` has the arguments of the constructor: zone, source, relative_uncertainty.
 
         Raises:
-            ConfigError: the file cannot be read, or a cell is no time or no number.
+            ConfigError: the file cannot be read, or a cell is not a time or not a number.
         """
         import csv
 
@@ -223,7 +225,7 @@ class Series:
         """Take a pandas Series, or a column of a DataFrame, with a DatetimeIndex (UTC if naive).
 
         Raises:
-            ConfigError: the index holds no times, or the column is missing.
+            ConfigError: the index contains no times, or the column is missing.
         """
         import pandas as pd
 
@@ -236,12 +238,12 @@ class Series:
         return cls.of(times_s, [float(g) for g in frame], **about)
 
     def find(self, when: datetime) -> GridIntensity | None:
-        """The figure at an instant, or None where the series has none."""
+        """The value at an instant, or None if the series has none."""
         slot = slot_at(self.slots, when.timestamp())
         return None if slot is None else self._intensity(slot)
 
     def at(self, when: datetime) -> GridIntensity:
-        """The figure at an instant; outside the series its mean, with its whole range."""
+        """The value at an instant; outside the series its mean, with its whole range."""
         return self._intensity(slot_at(self.slots, when.timestamp()))
 
     def _intensity(self, slot: Slot | None) -> GridIntensity:

@@ -1,7 +1,7 @@
-"""Yearly figures from the package's own tables: carbon intensity, PUE and water of a place.
+"""Yearly values from the package's tables: carbon intensity, PUE and water of a region.
 
-`lookup` gives a place's intensity, `site` and `grid_water` the overheads of a data centre (PUE,
-WUE) and the water behind its electricity, and `editions` the age of the tables.
+`lookup` returns a region's carbon intensity, `site` and `grid_water` the overheads of a data centre
+(PUE, WUE) and the water behind its electricity, and `editions` the age of the tables.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ _TABLE: dict[str, str] = {
 
 
 def lookup(region: str, *, method: Method = "lifecycle", year: int | None = None) -> GridIntensity:
-    """The yearly intensity of a place: "FR", "California", "aws:eu-west-3".
+    """The yearly carbon intensity of a region: "FR", "California", "aws:eu-west-3".
 
-    The answer's `zone` is the place's code; its `source` also names the grid of a cloud region.
-    `method` is "lifecycle" by default, the basis of every national figure; "direct" gives stack
-    emissions, "marginal" those of one more kWh (US subregions only). The answer's own `method` says
-    exactly what is counted; a few zones have only a direct figure.
+    The result's `zone` is the region's code; its `source` also names the grid of a cloud region.
+    `method` is "lifecycle" by default, the basis of every national value; "direct" gives stack
+    emissions, "marginal" those of one more kWh (US subregions only). The result's own `method`
+    states exactly what is counted; a few zones have only a direct value.
 
-    `year` asks for the figure of that year, from 2000: countries, the world and its parts have one.
-    Any other place keeps its newest figure, and a year without a figure has the nearest known one;
-    the answer's `year` says which. None is the newest.
+    `year` selects the value of that year, from 2000 on: countries, the world and its parts have
+    one. Any other region has its newest value, and a year without a value has that of the nearest
+    known year; the result's `year` states which. None is the newest.
 
     Raises:
-        UnknownRegion: no table has the place, or its name means several; `matches` names them.
-        NoIntensity: the place is known and has no figure; that of another place is never used.
-        ConfigError: the year is before 2000, or no year.
+        UnknownRegion: no table has the region, or its name is ambiguous; `matches` has the
+            candidates.
+        NoIntensity: the region is known but has no value; that of another region is never used.
+        ConfigError: the year is before 2000, or not a year.
     """
     newest = _lookup(region, method)
     return newest if year is None else _in_year(newest, year)
@@ -72,19 +73,20 @@ def _in_year(newest: GridIntensity, year: int) -> GridIntensity:
 
 
 _UNTRACED = (
-    "not traced; flow-traced figures of 199 countries are 0.63 to 1.73 times ours (5 to 95 %), "
-    "66 % of them inside the interval"
+    "not traced; flow-traced values of 199 countries are 0.63 to 1.73 times these (5 to 95 %), and "
+    "66 % of them are inside the interval"
 )
 _STACK_ONLY = (
-    "not traced, and stack emissions alone: what plants take besides and what is imported are not "
-    "in the interval"
+    "not traced, and stack emissions only: the plants' own consumption and imports are not in the "
+    "interval"
 )
 
 
 def beyond_interval(zone: str, method: str) -> str | None:
-    """How far a figure may be off by its method, which its interval leaves out; None: not known.
+    """The uncertainty from a value's method, which its interval does not include; None: not known.
 
-    Compared with the yearly means of Electricity Maps for 2025 (ODbL), of which none is shipped.
+    Compared with the yearly means of Electricity Maps for 2025 (ODbL), none of which are included
+    in the package.
     """
     place = rows.row("zones", zone_of(zone))
     if place is None or place["kind"] == "aggregate":
@@ -101,7 +103,7 @@ def zone_of(place: str) -> str:
 
 
 def _zones(place: str, method: str) -> tuple[str, ...]:
-    """The keys of the rows to try for a place, best first; a cloud region lies in a zone."""
+    """The keys of the rows to try for a region, best first; a cloud region belongs to a zone."""
     cloud = rows.row("cloud_regions", place) if ":" in place else None
     if cloud is None or method == "lifecycle":
         return (zone_of(place),)
@@ -113,7 +115,11 @@ def _why_none(place: str, method: str) -> str:
     name = f"{known['name']} ({place})" if known else place
     reason = f"no table has a {method} intensity for {name}"
     like = known["supplied_like"] if known and method == "lifecycle" else ""
-    hint = f"; its grid resembles that of {like}, so region={like!r} may serve you" if like else ""
+    hint = (
+        f"; its grid resembles that of {like}, so region={like!r} may be close enough"
+        if like
+        else ""
+    )
     return f"{reason}{hint}; or give intensity_g_per_kwh"
 
 
@@ -127,11 +133,11 @@ _YEARS = {
     "cloud_regions": "pue_year",
     "generation_factors": "year",
 }
-"""Table -> its column for the year that a row's figure describes."""
+"""Table -> its column for the year that a row's value describes."""
 
 
 class Edition(NamedTuple):
-    """A table's size, and the years that its figures describe; `most` is the commonest."""
+    """A table's size, and the years that its values describe; `most` is the most frequent."""
 
     table: str
     rows: int
@@ -141,7 +147,7 @@ class Edition(NamedTuple):
 
 
 def editions() -> list[Edition]:
-    """The age of every table of figures, by table."""
+    """The age of every table, by table."""
     found = []
     for table, column in _YEARS.items():
         years = [int(row[column]) for row in rows.rows(table) if row[column]]
@@ -156,9 +162,9 @@ def editions() -> list[Edition]:
 class Facility(NamedTuple):
     """A cloud region's or a provider's overheads; None is unknown.
 
-    `pue` is the site's energy over that of its computers; `wue_l_per_kwh` the water it consumes
-    for each kWh of them. A basis is "region", "region_design" (a plan, not a measurement) or
-    "provider_default" (the fleet's mean).
+    `pue` is the site's energy divided by that of its computers; `wue_l_per_kwh` the water it
+    consumes for each kWh of them. A basis is "region", "region_design" (a plan, not a measurement)
+    or "provider_default" (the fleet's mean).
     """
 
     code: str
@@ -173,8 +179,9 @@ class Facility(NamedTuple):
 class GridWater(NamedTuple):
     """Litres consumed for a generated kWh, without and with the evaporation from reservoirs.
 
-    `l_per_kwh` leaves reservoirs out: how much of their evaporation to attribute to power is
-    contested, and with much hydropower it exceeds all the rest. `with_reservoirs_…` includes it.
+    `l_per_kwh` leaves reservoirs out: how much of their evaporation to attribute to power
+    generation is contested, and with much hydropower it exceeds everything else.
+    `with_reservoirs_…` includes it.
     """
 
     zone: str
@@ -188,10 +195,10 @@ class GridWater(NamedTuple):
 
 @lru_cache(maxsize=64)
 def site(region: str) -> Facility | None:
-    """The overheads of a cloud region ("aws:eu-west-3"), or None for any other place.
+    """The overheads of a cloud region ("aws:eu-west-3"), or None for any other region.
 
     Raises:
-        UnknownRegion: there is no such place.
+        UnknownRegion: there is no such region.
     """
     code = names.normalise(region)
     found = rows.row("cloud_regions", code)
@@ -210,10 +217,10 @@ def site(region: str) -> Facility | None:
 
 @lru_cache(maxsize=64)
 def grid_water(region: str) -> GridWater | None:
-    """The water consumed for electricity in a place's country; None where it is unknown.
+    """The water consumed for electricity in a region's country; None if it is unknown.
 
     Raises:
-        UnknownRegion: there is no such place.
+        UnknownRegion: there is no such region.
     """
     zone = zone_of(names.normalise(region))
     place = rows.row("zones", zone)

@@ -1,10 +1,10 @@
-"""What making the hardware takes, for the share of its lifetime that a run uses.
+"""Embodied impact of the hardware, for the share of its lifetime that a run uses.
 
-Two figures: embodied emissions in grams of CO2e, and the use of scarce minerals and metals in
-kilograms of antimony equivalents (kg Sb eq). They are reported beside the operational emissions and
-never added to them. `embodied_g` and `abiotic_kg_sb` look up an item of the table; `rates_per_h`
-are the hourly rates of a machine; `spread_of` is the interval of a machine as multiples of its
-figure.
+Two quantities: embodied emissions in grams of CO2e, and the use of scarce minerals and metals in
+kilograms of antimony equivalents (kg Sb eq). They are reported in addition to the operational
+emissions and never added to them. `embodied_g` and `abiotic_kg_sb` look up an item of the table;
+`rates_per_h` are the hourly rates of a machine; `spread_of` is the interval of a machine as
+multiples of its figure.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ SHORTEST_YEARS, LONGEST_YEARS = 3.0, 6.0
 (their 10-K reports for 2023 and 2024)."""
 GB_PER_GIB = 1.073741824
 SERVER = {"motherboard": 0.5, "psu": 1.0, "chassis": 0.5, "assembly": 0.5, "ssd": 1.0}
-"""What a server has beside sockets, memory and cards, for each socket: half of a rack server's
-board, chassis and assembly, one of its two power supplies, and one of its two drives of 1 TB."""
+"""What a server has in addition to sockets, memory and cards, for each socket: half of a rack
+server's board, chassis and assembly, one of its two power supplies, and one of its two drives of 1
+TB."""
 CLIENT = {"motherboard": 1.0, "ssd": 1.0}
 """The same for a laptop or desktop: the table has no case and no power adapter for them."""
 TYPICAL = Hardware(cpu_model="Xeon", cpu_sockets=2.0, ram_gib=384.0 / GB_PER_GIB)
 """The rack server whose intervals stand for those of any machine: two sockets and 384 GB."""
 
 AS_ANTIMONY = (
-    "the use of scarce minerals and metals by making the hardware, expressed as the amount of "
-    "antimony that would be as scarce; known within a factor of three to ten"
+    "the use of scarce minerals and metals by manufacturing the hardware, expressed as the amount "
+    "of antimony that would be as scarce; known within a factor of three to ten"
 )
-"""What an amount in Sb eq is."""
+"""The meaning of an amount in Sb eq."""
 
 
 def embodied_g(
@@ -90,7 +91,7 @@ def format_antimony(
 
 
 def made_kg_co2e(item: str) -> Interval:
-    """The kg of CO2e of making one of an item.
+    """The kg of CO2e of manufacturing one item.
 
     Raises:
         ConfigError: the table has no such item.
@@ -100,7 +101,7 @@ def made_kg_co2e(item: str) -> Interval:
 
 
 def made_kg_sb(item: str) -> Interval | None:
-    """The kg Sb eq of making one of an item; None where no data set has it.
+    """The kg Sb eq of manufacturing one item; None if no data set has it.
 
     Raises:
         ConfigError: the table has no such item.
@@ -133,11 +134,11 @@ def added(amounts: Iterable[Interval]) -> Interval | None:
 def rates_per_h(
     hardware: Hardware, *, lifetime_years: float | None = None, utilisation: float = 1.0
 ) -> tuple[Mapping[str, float], Mapping[str, float] | None] | None:
-    """The share of making each part that an hour bears: "cpu", "gpu", "ram", the rest "machine".
+    """The embodied impact of each part per hour: "cpu", "gpu", "ram", the rest "machine".
 
     In g CO2e and in kg Sb eq; the second is None where no set has that of a part.
 
-    `utilisation` is the share of its life in which the hardware is in use; what making it took for
+    `utilisation` is the share of its life in which the hardware is in use; the embodied impact of
     its idle time is allocated to the work. None where any part of the machine is unknown: its
     processor, how much memory there is, or a card without a figure. A figure for some of the parts
     would be taken for the whole machine's.
@@ -167,7 +168,7 @@ def rates_per_h(
 
 @lru_cache(maxsize=1024)
 def spread_of(gpu_models: str | None) -> tuple[Interval, Interval] | None:
-    """The intervals of making a machine with these cards, joined by ";", over the best estimate.
+    """The intervals of a machine's embodied impact, joined by ";", relative to the best estimate.
 
     In CO2e and in Sb eq, for sums of records, which hold the figure and the cards, and not its
     ends. The host is a rack server, the parts' intervals are added, and the lifetime's is in it.

@@ -1,10 +1,10 @@
-"""Estimates before a run: energy, emissions, water and embodied emissions from a few figures.
+"""Estimates before a run: energy, emissions, water and embodied emissions from a few numbers.
 
     energy = sum of power at the utilisation x hours x PUE        emissions = energy x intensity
 
-as in the tables of Strubell et al. (2019) and Patterson et al. (2021), with an interval. What is
-given is checked first, all together (`Given`); then each kind of hardware becomes a mean power with
-its interval (`PowerPart`), by the models that a running tracker uses; then powers become energy and
+as in the tables of Strubell et al. (2019) and Patterson et al. (2021), with an interval. The input
+is checked first, as a whole (`Given`); then each kind of hardware becomes a mean power with its
+interval (`PowerPart`), by the models that a running tracker uses; then powers become energy and
 emissions (`Estimate`). docs/explanation/published-runs.md compares it with published runs.
 """
 
@@ -53,23 +53,24 @@ _ABOVE_ZERO = ("power_w", "hours", "ram_gib")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What a run would use and emit, the interval around that, and what it is based on.
+    """The estimated energy and emissions of a run, with intervals, and what they are based on.
 
     Attributes:
         energy_kwh: at the meter of the building, PUE included, with low and high.
         emissions_g: grams of CO2e of that energy, with low and high.
         intensity_g_per_kwh: of the grid, with low, high, source and year.
-        region: the code of the region; None where an intensity was given.
+        region: the code of the region; None if a carbon intensity was given.
         power_w: mean power of the computers, before PUE, with low and high.
-        utilisation: share of the time that the hardware works; of a given power, the share drawn.
+        utilisation: share of the time that the hardware is busy; for a given power, the share
+            drawn.
         cpu_kwh, gpu_kwh, ram_kwh, other_kwh: energy of the computers, before PUE; None if not part
-            of the estimate. `other` is what was given as `power_w`.
+            of the estimate. `other` is the energy of a given `power_w`.
         water_l: litres consumed by the power stations and, where its WUE is known, by the site.
         embodied_g: embodied emissions of the named hardware, without board, chassis, power supplies
-            and drives, for the share of its lifetime; never part of `emissions_g`.
-        abiotic_kg_sb: use of scarce minerals and metals by making the same hardware, in kg of
-            antimony equivalents, with low and high; None where a part of it has no figure.
-        basis: "modelled" from hardware names, "assumed" where a power was given.
+            and drives, for the run's share of its lifetime; never included in `emissions_g`.
+        abiotic_kg_sb: use of scarce minerals and metals by manufacturing the same hardware, in kg
+            of antimony equivalents, with low and high; None if a part of it has no value.
+        basis: "modelled" from hardware names, "assumed" if a power was given.
         how: one sentence for each kind of hardware: its power, interval and boundary.
     """
 
@@ -157,30 +158,30 @@ def estimate(  # noqa: PLR0913 - the public contract: one figure a parameter, al
     """Estimate energy, emissions, water and embodied emissions of work that has not run yet.
 
     Give the power of all the hardware together, or name the hardware; `ram_gib` is added to
-    either. Give the region, or an intensity of your own.
+    either. Give the region, or your own carbon intensity.
 
     Args:
         power_w: mean power in watts of all hardware that the run uses.
         gpu: accelerator, such as "A100" or "TPU v3".
-        gpus: how many of them; 1 by default.
+        gpus: number of accelerators; 1 by default.
         cpu: processor, such as "Xeon Gold 6248".
-        cpus: how many sockets; 1 by default.
-        ram_gib: memory installed, in GiB; it draws power whether it is used or not.
-        hours: how long it runs.
-        utilisation: share of the time that the hardware works, 0 to 1; 1 by default. For a
+        cpus: number of sockets; 1 by default.
+        ram_gib: memory installed, in GiB; it draws power whether used or not.
+        hours: duration of the run.
+        utilisation: share of the time that the hardware is busy, 0 to 1; 1 by default. For a
             processor that is the busy share of its threads' time, for an accelerator the share of
-            time in which it computes, as its driver counts it. An idle one draws power as well.
-            Of a given `power_w` it is the share that is drawn.
+            time in which it computes, as reported by its driver. Idle power is included. For a
+            given `power_w` it is the share that is drawn.
         pue: power usage effectiveness of the building, 1 or more; by default that of the cloud
-            region where the table has one, else 1.
+            region if the table has one, else 1.
         region: "FR", "US-CA", "aws:eu-west-3", …
         intensity_g_per_kwh: grams of CO2e per kWh, instead of a region.
-        year: for work of an earlier year, from 2000: the region's figure of that year, where the
-            tables have one; `intensity_year` of the estimate says which it is.
+        year: for work of an earlier year, from 2000: the region's value of that year, if the tables
+            have one; `intensity_year` of the estimate states which year it is.
 
     Raises:
         ConfigError: something is missing, given twice, out of range, or in no table.
-        NoIntensity: no table has a figure for the region.
+        NoIntensity: no table has a value for the region.
     """
     given = check(
         {
@@ -202,10 +203,10 @@ def estimate(  # noqa: PLR0913 - the public contract: one figure a parameter, al
 
 
 def check(given: Mapping[str, object]) -> Given:
-    """Check that every figure is in its range, that none is missing and none is given twice.
+    """Check that every value is in its range, and that none is missing or given twice.
 
     Raises:
-        ConfigError: says which parameter is wrong, why, and what would be valid.
+        ConfigError: the message names the wrong parameter, the reason, and valid values.
     """
     numbers = {name: _number(name, given[name]) for name in _RANGES}
     _check_complete(given)
@@ -239,7 +240,8 @@ def parts_of(given: Given) -> list[PowerPart]:
     if given.power_w is not None:
         watts = given.power_w * given.utilisation
         how = (
-            f"{given.power_w:g} W as given, used to {given.utilisation:.0%}; no interval of its own"
+            f"{given.power_w:g} W as given, at {given.utilisation:.0%} utilisation; no interval is "
+            "known for it"
         )
         parts.append(PowerPart("other", Interval(watts, watts, watts), how))
     if given.gpu is not None:
@@ -303,12 +305,12 @@ def _pue(given: Given) -> tuple[float, str]:
         return given.pue, "given"
     known = of(given.region, basis="argument").pue if given.region is not None else None
     if known is not None:
-        return known, "the cloud region's own or its provider's"
-    return 1.0, "none given: cooling and power supply of the building are left out"
+        return known, "of the cloud region or its provider"
+    return 1.0, "none given: the building's cooling and power supply are not included"
 
 
 def _water_l(given: Given, computers_kwh: float, pue: float) -> float | None:
-    """Litres consumed by the power stations, and by the site where its WUE is known."""
+    """Litres consumed by the power stations, and by the site if its WUE is known."""
     if given.region is None:
         return None
     zone = of(given.region, basis="argument").zone
@@ -320,7 +322,7 @@ def _water_l(given: Given, computers_kwh: float, pue: float) -> float | None:
 
 
 def _making(given: Given, parts: list[PowerPart]) -> dict[str, Any]:
-    """What making the hardware takes for the share of its lifetime: g CO2e and kg Sb eq."""
+    """Embodied impact of the hardware for the run's share of its lifetime: g CO2e and kg Sb eq."""
     g = added(part.embodied for part in parts if part.embodied is not None)
     kg_sb = abiotic_of(_items(given), given.hours)
     return {
@@ -334,7 +336,7 @@ def _making(given: Given, parts: list[PowerPart]) -> dict[str, Any]:
 
 
 def _items(given: Given) -> Iterator[tuple[str | None, float]]:
-    """The named hardware as items of the table of what making it takes; None: in no table."""
+    """The named hardware as items of the table of embodied emissions; None: in no table."""
     if given.gpu is not None:
         card = find_gpu(given.gpu)
         yield embodied_item(card.name, card.kind), given.gpus
@@ -348,7 +350,7 @@ def _gpu(name: str, given: Given) -> PowerPart:
     card = find_gpu(name)
     power_w = _times(gpu_share(given.utilisation), card.tdp_w * given.gpus)
     item = embodied_item(card.name, card.kind)
-    busy = f"at work {given.utilisation:.0%} of the time"
+    busy = f"busy {given.utilisation:.0%} of the time"
     what = f"{given.gpus} x {card.name}, TDP {card.tdp_w:g} W, {busy}"
     return PowerPart(
         component="gpu",
@@ -359,7 +361,7 @@ def _gpu(name: str, given: Given) -> PowerPart:
 
 
 def _cpu(name: str, given: Given) -> PowerPart:
-    """The load curve of a running tracker, times the TDP and what lists make of it."""
+    """The load curve of a running tracker, times the TDP and the published ratios to it."""
     part = find_cpu(name)
     spread = Interval(1.0, part.tdp_low_w / part.tdp_w, part.tdp_high_w / part.tdp_w)
     share = curve_of(part.year).widened(spread).at(given.utilisation)
@@ -375,7 +377,7 @@ def _cpu(name: str, given: Given) -> PowerPart:
 
 def _ram(gib: float, given: Given) -> PowerPart:
     power_w = _times(W_PER_GIB, gib)
-    what = f"{gib:g} GiB x {W_PER_GIB.best:g} W, whether used or not"
+    what = f"{gib:g} GiB x {W_PER_GIB.best:g} W, used or not"
     return PowerPart(
         component="ram",
         power_w=power_w,
@@ -385,7 +387,7 @@ def _ram(gib: float, given: Given) -> PowerPart:
 
 
 def _times(one: Interval, factor: float) -> Interval:
-    """An interval times a figure that has none."""
+    """An interval times a number without one."""
     return Interval(*(end * factor for end in one))
 
 
@@ -397,7 +399,7 @@ def _how(known: str, power_w: Interval, boundary: str, what: str, source: str = 
 
 
 def _check_complete(given: Mapping[str, object]) -> None:
-    """Refuse what is incomplete, or given in two ways that may contradict each other."""
+    """Refuse input that is incomplete, or given in two ways that may contradict each other."""
 
     def has(name: str) -> bool:
         return given[name] is not None
@@ -413,7 +415,7 @@ def _check_complete(given: Mapping[str, object]) -> None:
         wrong = "not both" if has("region") else "one of them is needed"
         raise ConfigError(f"give region or intensity_g_per_kwh; {wrong}")
     if has("year") and not has("region"):
-        raise ConfigError("year without region: an intensity of your own is of any year")
+        raise ConfigError("year without region: your own carbon intensity has no year")
 
 
 def _number(name: str, given: object) -> float | None:

@@ -26,7 +26,7 @@ def find_gpu(name: str) -> GpuModel:
     found = gpu_names.find_gpu(_text(name, "gpu"))
     if found is None:
         near = _nearest(name, gpu_names.gpu_names())
-        raise ConfigError(f"gpu={name!r} is in no table{near or ';'} or give power_w")
+        raise ConfigError(f"gpu={name!r} is in no table; give power_w instead{near}")
     return found
 
 
@@ -40,7 +40,7 @@ def find_cpu(name: str) -> cpu_names.CpuPart:
     found = next(filter(None, (cpu_names.find_part(line + plain) for line in _CPU_LINES)), None)
     if found is None:
         near = _nearest(plain, _cpu_names())
-        raise ConfigError(f"cpu={name!r} is in no table{near or ';'} or give power_w")
+        raise ConfigError(f"cpu={name!r} is in no table; give power_w instead{near}")
     return found
 
 

@@ -1,1 +1,1 @@
-"""Integrations with frameworks and servers, a module each; none is imported unless used."""
+"""Integrations with frameworks and servers, one module each; none is imported unless used."""

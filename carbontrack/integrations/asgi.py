@@ -13,7 +13,7 @@ from typing import Any
 
 from carbontrack.api.named_calls import NamedCalls, outcome_of, request_name
 from carbontrack.api.track import PROVIDER
-from carbontrack.errors import ConfigError
+from carbontrack.errors import ConfigError, close_matches
 from carbontrack.integrations.asgi_request import (
     App,
     CountedRequest,
@@ -27,7 +27,7 @@ from carbontrack.system.interrupts import attempt
 from carbontrack.system.log import OnceLog
 
 _COUNTED = "carbontrack.counted"
-"""In the scope of a request that is counted."""
+"""The key in the scope of a counted request."""
 
 
 class CarbontrackMiddleware:
@@ -39,12 +39,12 @@ class CarbontrackMiddleware:
     Args:
         app: your application.
         routes: True: count each request and each WebSocket connection, under its method and the
-            template of its route. A function: the same for other frameworks; it gets the scope and
-            returns the template, or None. False: count no requests.
+            template of its route. A function: the same for other frameworks; it receives the scope
+            and returns the template, or None. False: count no requests.
         tracker: measures the requests; the default is a tracker made from `settings`.
         close: called in a thread at the shutdown, to write the rows; the default takes 2 s at most.
         settings: all settings of carbontrack; `labels` and `window_s` as in `carbontrack.track`;
-            `most_names`, the number of names with rows of their own, 200 by default.
+            `most_names`, the number of names with separate rows, 200 by default.
 
     Raises:
         ConfigError: a setting cannot be used, or is given without `routes`.
@@ -61,6 +61,10 @@ class CarbontrackMiddleware:
     ) -> None:
         if not routes and (settings or tracker is not None):
             named = ", ".join([*settings, *(["tracker"] if tracker is not None else [])])
+            for typo in close_matches("routes", settings):
+                raise ConfigError(
+                    f"CarbontrackMiddleware has no argument {typo!r}; did you mean 'routes'?"
+                )
             raise ConfigError(f"{named} of CarbontrackMiddleware: only with routes=True")
         self._app, self._close = app, close
         calls = NamedCalls("(unfinished request)", tracker=tracker, **settings) if routes else None
@@ -103,7 +107,7 @@ class CarbontrackMiddleware:
     def _template(self, scope: Message) -> str | None:
         template, error = attempt(self._template_of, scope)
         if error is not None:
-            text = f"the route of a request could not be found: {error!r}; said once"
+            text = f"the route of a request could not be found: {error!r}; this is logged once"
             self._log.say(text, topic="route")
         return template
 

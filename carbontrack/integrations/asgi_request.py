@@ -23,9 +23,9 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _DEEPEST = 50
-"""Middlewares, or mounts, that lie in each other."""
+"""The deepest nesting of middlewares or mounts."""
 _MOST_ROUTES = 10_000
-"""Routes that are remembered."""
+"""The most routes that are kept."""
 
 
 class RouteTemplates:
@@ -33,10 +33,10 @@ class RouteTemplates:
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[Any, str | None]] = {}
-        """By the id of the route; with the route, so that no other one gets this id."""
+        """By the id of the route, together with the route, so that the id is not reused."""
 
     def __call__(self, scope: Mapping[str, Any]) -> str | None:
-        """The template; None where no route has answered."""
+        """The template; None if no route has answered."""
         effective = scope.get("fastapi", {}).get("effective_route_context")
         found = scope.get("route") if effective is None else effective
         found = scope.get("endpoint") if found is None else found  # Starlette before 1.0
@@ -63,9 +63,9 @@ def _template(found: Any, routes: Iterable[Any]) -> str | None:
 
 
 def _search(wanted: Any, routes: Iterable[Any], depth: int) -> tuple[str, Any] | None:
-    """The templates of the mounts around a route, and the route; None if it is not in there.
+    """The templates of the mounts around a route, and the route; None if it is not found.
 
-    `wanted` is the route, or what answers in it.
+    `wanted` is the route, or its handler.
     """
     for route in routes:
         if wanted is route or wanted is _answers_in(route):
@@ -107,7 +107,10 @@ def _is_plain(endpoint: Any, method: str) -> bool:
 
 
 def hides_steps(app: Any) -> str | None:
-    """The name of a middleware that runs what is inside in another task; None: there is none."""
+    """The name of a middleware that runs the inner application in another task.
+
+    None: there is none.
+    """
     for _ in range(_DEEPEST):
         kinds = [type(app), *(one.cls for one in getattr(app, "user_middleware", ()))]
         for kind in kinds:
@@ -118,18 +121,19 @@ def hides_steps(app: Any) -> str | None:
 
 
 def warned_of_tasks(app: Any) -> bool:
-    """Whether what is inside of `app` runs in tasks of its own, where its steps are not seen."""
+    """Whether the application inside `app` runs in separate tasks, where its steps are not seen."""
     found, _ = attempt(hides_steps, app)
     if found:
         LOGGER.warning(
-            "%s runs what is inside of it in another task, so the CPU energy of routes cannot be "
-            "told apart: add CarbontrackMiddleware before it, so that it is inside", found
+            "%s runs the application in another task, so the CPU energy cannot be attributed to "
+            "routes: add CarbontrackMiddleware before it, so that carbontrack's is the inner "
+            "one", found
         )  # fmt: skip
     return bool(found)
 
 
 class CountedRequest:
-    """A counted request: what it receives and sends, and how it ends."""
+    """A counted request: its messages, and how it ends."""
 
     __slots__ = ("_has_body", "_is_socket", "_receive", "_scope", "_send", "call", "cpu", "outcome")
 

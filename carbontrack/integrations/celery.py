@@ -25,7 +25,7 @@ except ImportError as error:
 def install(**settings: object) -> None:
     """Count every task that this program runs; a second call replaces the settings of the first.
 
-    A task of a second or longer has a row. Shorter ones are summed, one row per name and window.
+    A task of 1 s or longer has its own row. Shorter ones are summed, one row per name and window.
 
     Args:
         settings: the arguments of `carbontrack.track`: region, output, window_s, labels, tracker, …

@@ -1,6 +1,6 @@
-"""Dask: each worker is a row that holds its tasks and its idle time; each task is a row inside.
+"""Dask: each worker is a row that includes its idle time; each task is a row nested in it.
 
-A task runs in a coroutine, whose context its thread gets; so what it calls is inside its row.
+A task runs in a coroutine, whose context its thread gets, so its calls are nested in its row.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class CountAttempts(SchedulerPlugin):
 
 
 class CarbontrackPlugin(WorkerPlugin):
-    """Measure the workers of a cluster: `client.register_plugin(CarbontrackPlugin(region="FR"))`.
+    """Measures the workers of a cluster: `client.register_plugin(CarbontrackPlugin(region="FR"))`.
 
     `settings` are those of `carbontrack.auto`, and `labels`; a wrong one raises `ConfigError`. The
     defaults differ: `spans="all"`, so that tasks have rows, and `checkpoint_s=1`.

@@ -1,7 +1,7 @@
 """Django: each request is a short call, summed with those of its route.
 
-`CARBONTRACK = {…}` in Django's settings comes before carbontrack's other sources of settings. A
-streaming response runs in steps, and ends when it is closed.
+`CARBONTRACK = {…}` in Django's settings takes precedence over carbontrack's other sources of
+settings. A streaming response runs in steps, and ends when it is closed.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ except ImportError as error:
 class CarbontrackMiddleware:
     """Middleware that counts each request by method and route, such as `GET /users/<int:pk>/`.
 
-    Put it first in `MIDDLEWARE`, so that the other middleware is counted. `CARBONTRACK` in Django's
-    settings takes all settings of carbontrack, `labels`, `window_s`, `tracker`, and `routes`: if it
-    is False, all requests share one name, which `name` sets.
+    Put it first in `MIDDLEWARE`, so that the other middleware is counted too. `CARBONTRACK` in
+    Django's settings takes all settings of carbontrack, `labels`, `window_s`, `tracker`, and
+    `routes`: if it is False, all requests share one name, which `name` sets.
 
     Raises:
         ConfigError: a setting cannot be used. It is raised when the server starts.
@@ -50,7 +50,7 @@ class CarbontrackMiddleware:
             markcoroutinefunction(self)
 
     def __call__(self, request: Any) -> Any:
-        """Count a request; what the application returns and raises reaches the server."""
+        """Count a request; what the application returns or raises reaches the server."""
         around = getattr(request, "scope", None) or getattr(request, "environ", {})
         if around.setdefault("carbontrack.counted", self) is not self:  # by one that is around
             return self._get_response(request)
@@ -78,7 +78,7 @@ def _works_in_thread(request: Any) -> bool | None:
 
 
 class _Answer:
-    """A request and what answers it."""
+    """A request and its response."""
 
     def __init__(self, request: Any, name_of: Callable[[Any], str], counted: Any) -> None:
         self._request, self._name_of, self._status = request, name_of, 200
@@ -92,7 +92,7 @@ class _Answer:
             self.done()
 
     def follow(self, response: Any) -> Any:
-        """Count what is left of the request: it ends here, or with its streaming response."""
+        """Count the rest of the request: it ends here, or with its streaming response."""
         self._status = getattr(response, "status_code", 200)
         streams = getattr(response, "streaming", False)
         if streams and not getattr(response, "file_to_stream", None):
@@ -118,7 +118,7 @@ class _AnyStream:
         self._loop = asyncio.get_running_loop() if is_on_loop else None
 
     def close(self) -> None:
-        """Django closes the response; that of a loop in another thread."""
+        """Django closes the response; that of an event loop in another thread."""
         if self._loop is None or self._loop.is_closed():
             self._answer.done()
         elif not self._answer.counted.is_over:

@@ -31,8 +31,8 @@ from carbontrack.tracking.tracker import Tracker
 GONE = "ended without its last hook"
 """The error of a run that the stack watch, or the next `begin`, has closed."""
 _ELSEWHERE = (
-    "another thread: that one ends here as an error, and the rest of it is not measured; give each "
-    "of them a callback of its own"
+    "another thread: the earlier one ends here with an error, and the rest of it is not measured; "
+    "give each run a separate callback"
 )
 _ERROR_LENGTH = 200
 _log = OnceLog()
@@ -41,7 +41,7 @@ _Hook = TypeVar("_Hook", bound=Callable[..., Any])
 
 
 class _Run:
-    """A span, at most one open child of it, and what watches the loop that called the hook."""
+    """A span, at most one open child of it, and the watch of the loop that called the hook."""
 
     span: Span | None = None
     child: Span | None = None
@@ -73,7 +73,7 @@ class _Run:
         return self.span is not None and self.span.is_open
 
     def is_in_another_thread(self) -> bool:
-        """Whether it goes on in another thread than this one, as far as is known."""
+        """Whether it is known to go on in another thread."""
         return self.is_open() and self.watch is not None and self.watch.runs_elsewhere()
 
     def close_child(self, status: Status = "ok", error: str | None = None) -> None:
@@ -102,9 +102,9 @@ def _counts_for_another_rank(span: Span) -> bool:
 
 
 class Episode:
-    """One run of a framework at a time, begun and ended by its hooks.
+    """One run of a framework at a time, started and ended by its hooks.
 
-    Nothing is opened before `begin`. A pickled or copied episode has the settings only. In a forked
+    Nothing is opened before `begin`. A pickled or copied episode has only the settings. In a forked
     child no run is open.
 
     Args:
@@ -148,7 +148,7 @@ class Episode:
 
     @property
     def record_id(self) -> str | None:
-        """The id that the record of the open run will have; None where nothing is measured."""
+        """The id that the record of the open run will have; None if nothing is measured."""
         span = None if self._run is None else self._run.span
         is_measured = span is not None and span.is_open and hasattr(span, "session")
         return span.record_id if span is not None and is_measured else None
@@ -174,11 +174,14 @@ class Episode:
                 nearest caller outside of the framework's modules for callbacks.
 
         Raises:
-            BudgetExceeded: the budget of an enclosing block is exceeded, and it asks for this.
+            BudgetExceeded: the budget of an enclosing block is exceeded, and it demands this.
         """
         if self._run is not None:
             if self._run.is_in_another_thread():
-                _log.say(f"{name!r} begins while one of the same callback goes on in {_ELSEWHERE}")
+                _log.say(
+                    f"{name!r} begins while another run of the same callback is open in "
+                    f"{_ELSEWHERE}"
+                )
             self._run.close("error", GONE)
             self._record = self.record
         given = dict(self._settings)
@@ -195,7 +198,7 @@ class Episode:
         self.check()
 
     def add_labels(self, labels: Mapping[str, Any]) -> None:
-        """Add to the labels of the open run what is known only now."""
+        """Add labels to the open run that are known only now."""
         run = self._run
         if run is not None and run.span is not None and run.span.is_open:
             run.span.labels = checked_labels({**labels, **run.span.labels})
@@ -208,7 +211,8 @@ class Episode:
     def child(self, name: str) -> None:
         """Open a child of the run, such as an epoch; one that is open is ended first.
 
-        It begins and ends with the Python loop: kernels that still run are in the next child.
+        It starts and ends with the Python loop: kernels that still run are counted in the next
+        child.
         """
         run = self._run
         if run is None or run.span is None or not run.span.is_open:
@@ -223,13 +227,13 @@ class Episode:
         self.check()
 
     def end_child(self) -> None:
-        """End the child; nothing where none is open."""
+        """End the child; does nothing if none is open."""
         if self._run is not None:
             self._run.close_child()
             self.check()
 
     def end(self, status: Status = "ok", error: str | None = None) -> None:
-        """End the run; nothing where none is open."""
+        """End the run; does nothing if none is open."""
         run = self._run
         if run is None or not run.is_open():
             return
@@ -238,7 +242,7 @@ class Episode:
             self._enforce(run)
 
     def end_by(self, error: BaseException | None) -> None:
-        """End the run, by the exception that a hook is told of; None: by none."""
+        """End the run with the exception that a hook receives; None: without one."""
         if error is None:
             self.end()
         elif isinstance(error, BudgetExceeded):  # of an enclosing block
@@ -249,10 +253,10 @@ class Episode:
             self.end(status, f"{type(error).__name__}: {error}")
 
     def check(self) -> None:
-        """Stop the run if a budget that asks for it is exceeded; looks at most ten times a second.
+        """Stop the run if a budget is exceeded and demands it; looks at most ten times a second.
 
         Raises:
-            BudgetExceeded: it is, and its `on_exceed` is "raise".
+            BudgetExceeded: a budget is exceeded, and its `on_exceed` is "raise".
         """
         run = self._run
         if run is not None and run.is_open():
@@ -272,11 +276,11 @@ class Episode:
 
 
 def guarded(hook: _Hook) -> _Hook:
-    """A hook from which nothing of ours reaches the framework; what is raised is logged once.
+    """A hook from which no error of carbontrack reaches the framework; errors are logged once.
 
-    `BudgetExceeded` passes, since it is raised only where it is asked for, as does what the
-    program's own `on_exceed` and its handlers of signals raise. Such a hook returns None where it
-    has failed.
+    `BudgetExceeded` passes, because it is raised only on request, and so does anything that the
+    program's own `on_exceed` and its signal handlers raise. Such a hook returns None if it has
+    failed.
     """
 
     @functools.wraps(hook)
@@ -287,7 +291,7 @@ def guarded(hook: _Hook) -> _Hook:
             if _asked.error == id(error):
                 raise error
             key = f"{type(self).__module__}.{type(self).__qualname__}.{hook.__name__}"
-            _log.say(f"{key} failed, and will not say so again", logging.ERROR, error)
+            _log.say(f"{key} failed; this is logged only once", logging.ERROR, error)
         return result
 
     return inside  # type: ignore[return-value]

@@ -62,7 +62,7 @@ def _asked_for(line: str, *, default_name: str) -> Track:
 
 
 def _compiled(shell: Any, cell: str) -> list[CodeType]:
-    """The cell's code, with its last expression apart, whose value the shell displays."""
+    """The cell's code, and separately its last expression, whose value the shell displays."""
     source = shell.transform_cell(cell)
     name = shell.compile.cache(source, shell.displayhook.prompt_count, raw_code=cell)
     tree = shell.transform_ast(shell.compile.ast_parse(source, filename=name))

@@ -18,7 +18,7 @@ except ModuleNotFoundError as error:
 
 
 class CarbontrackCallback(EpisodeCallback, Callback):  # type: ignore[misc, unused-ignore]
-    """Measures what a model does; it takes the arguments of `track`, such as region="FR"."""
+    """Measures a model's runs; takes the arguments of `track`, such as region="FR"."""
 
     _is_fit = False
     _names: tuple[str, ...] = ()  # what the history of this fit has, a list of one length for each

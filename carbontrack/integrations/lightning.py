@@ -20,7 +20,7 @@ _ONE_RANK = {"rank_zero_only": True, "sync_dist": True, "batch_size": 1}  # no s
 
 
 class CarbontrackCallback(EpisodeCallback, *_BASES):  # type: ignore[misc]
-    """Measures what a `Trainer` does; it takes the arguments of `track`, such as region="FR"."""
+    """Measures each run of a `Trainer`; it takes the arguments of `track`, such as region="FR"."""
 
     _stage = ""
     record_ids: tuple[str, ...] = ()  # of this training: those that it goes on from, then its own

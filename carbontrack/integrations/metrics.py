@@ -1,4 +1,4 @@
-"""A record for other programs: its numbers under flat names, and its facts as texts.
+"""A record in the form that other programs take: numbers under flat names, and facts as texts.
 
 All integrations use these names, whatever the framework or the experiment tracker.
 """
@@ -16,7 +16,7 @@ NUMBERS = (
     *("emissions_g", "emissions_low_g", "emissions_high_g"),
     *("cpu_kwh", "gpu_kwh", "ram_kwh", "duration_s"),
 )
-"""The columns that are passed on, besides `power_w`."""
+"""The columns that are exported, in addition to `power_w`."""
 WORDS = ("basis", "region", "intensity_source", "meters", "record_id", "status")
 
 

@@ -20,7 +20,7 @@ from carbontrack.system.clock import SystemClock
 
 
 class MlflowSink(TrackerSink[str]):
-    """Reports to an MLflow run, from a thread of its own; it starts no run and ends none.
+    """Reports to an MLflow run, from a separate thread; it neither starts nor ends runs.
 
     Args:
         run_id: the run. The default is the run that is active when a block ends: in the thread that
@@ -47,7 +47,7 @@ class MlflowSink(TrackerSink[str]):
         return None if run_id is None else (run_id, run_id)
 
     def report(self, run: str, numbers: dict[str, float], facts: dict[str, str], step: int) -> None:
-        """Log metrics, which have steps of their own, and tags."""
+        """Log metrics, with their own steps, and tags."""
         at_ms = int(SystemClock.now_utc().timestamp() * 1000)
         metrics = [Metric(name, number, at_ms, step) for name, number in numbers.items()]
         tags = [RunTag(f"carbontrack.{name}", fact) for name, fact in facts.items()]

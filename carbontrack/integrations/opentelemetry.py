@@ -15,7 +15,7 @@ from carbontrack.integrations.exporters.opentelemetry_metrics import MetricsOfPr
 from carbontrack.integrations.exporters.opentelemetry_spans import annotate as annotate_span
 
 _INSTRUMENTED: list[tuple[object, MetricsOfProvider]] = []
-"""The metrics of each provider; those of the global one, which may be set later, by None."""
+"""The metrics of each provider; None stands for the global one, which may be set later."""
 
 
 def instrument(
@@ -23,16 +23,16 @@ def instrument(
     tracker: Tracker | None = None,
     annotate: bool = False,  # noqa: FBT001, FBT002 - a contract
 ) -> None:
-    """Export what is measured as metrics; a second call for the same provider does nothing.
+    """Export energy and emissions as metrics; a second call for the same provider does nothing.
 
     Args:
         meter_provider: exports the metrics. The default is the global one, which may be set later.
-        tracker: whose records and meters to export. The default is all of this process.
-        annotate: whether blocks of any tracker add their energy and emissions to the span that is
-            recording when they end.
+        tracker: the tracker whose records and meters to export; by default all of this process.
+        annotate: whether blocks of any tracker add their energy and emissions to the OpenTelemetry
+            span that is recording when they end.
 
     Raises:
-        ConfigError: an argument cannot be used, or the provider shows another tracker already.
+        ConfigError: an argument cannot be used, or the provider already exports another tracker.
     """
     provider = meter_provider or get_meter_provider()
     keys = [provider, None] if provider is get_meter_provider() else [provider]
@@ -64,7 +64,7 @@ def __getattr__(name: str) -> Any:
         raise ImportError("it needs: pip install opentelemetry-instrumentation") from error
 
     class CarbontrackInstrumentor(BaseInstrumentor):
-        """`instrument` and `uninstrument` in the form of other OpenTelemetry instrumentors."""
+        """`instrument` and `uninstrument` in the form of an OpenTelemetry instrumentor."""
 
         def instrumentation_dependencies(self) -> Collection[str]:
             return ()

@@ -20,7 +20,7 @@ __all__ = ["CarbontrackCollector", "PrometheusSink", "install"]
 
 
 def install(registry: CollectorRegistry = REGISTRY, labels: Sequence[str] = ()) -> PrometheusSink:
-    """Export what `track` and `auto` measure in this process from now on.
+    """Export everything that `track` and `auto` measure in this process from now on.
 
     A second call for the same registry and labels does nothing.
 

@@ -1,4 +1,4 @@
-"""Ray: each worker is a row that holds its idle time; tasks and calls of actors are rows inside."""
+"""Ray: each worker is a row that includes its idle time; tasks and actor calls are nested in it."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _rows: list[WorkerRow] = []
 def setup(runtime_env: Mapping[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
     """Return the `runtime_env` of a measured job: `ray.init(runtime_env=setup(region="FR"))`.
 
-    Each worker process has a row, "ray worker". All rows have one `job_id`: that of the driver's
-    process, which gets a new one if it has none.
+    Each worker process has a row, "ray worker". All rows have the same `job_id`: that of the
+    driver's process, which gets a new one if it has none.
 
     Args:
-        runtime_env: what else is in it.
+        runtime_env: other entries of the `runtime_env`.
         settings: those of `carbontrack.auto`, and `labels`. The defaults differ: `spans="all"`, so
-            that tasks have rows, and `checkpoint_s=1`, as Ray kills its workers.
+            that tasks have rows, and `checkpoint_s=1`, because Ray kills its workers.
 
     Raises:
         ConfigError: a setting cannot be used, or `runtime_env` has a hook for workers already.
     """
     given = dict(runtime_env or {})
     if _HOOK in given:
-        raise ConfigError(f"runtime_env has a {_HOOK}; Ray has only one, which measures here")
+        raise ConfigError(f"runtime_env has a {_HOOK}; Ray allows only one, used by carbontrack")
     row = WorkerRow("ray worker", **settings)
 
     def begin() -> None:  # sent to the workers with what it refers to
@@ -57,8 +57,8 @@ def _begin(row: WorkerRow) -> None:
 def tracked(function: _Function) -> _Function:
     """Give each call of a remote function, or of an actor's method, a row; put it below `remote`.
 
-    The row has Ray's id of the task, its attempt, and labels for its node and actor. It is inside
-    the row of the worker; where that has none, as without `setup`, nothing is measured.
+    The row has Ray's id of the task, its attempt, and labels for its node and actor. It is nested
+    in the row of the worker; if the worker has none, as without `setup`, nothing is measured.
     """
     return in_block(function, partial(_call, getattr(function, "__qualname__", "task")))
 

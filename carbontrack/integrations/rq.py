@@ -1,6 +1,6 @@
 """RQ: each job is a block with the name of its function.
 
-The process that RQ forks for a job ends with `os._exit`, without `atexit`: it writes before that.
+The process that RQ forks for a job ends with `os._exit`, without `atexit`; rows are written before.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ except ImportError as error:
 class MeasuredJobs:
     """Measures the jobs of a worker; put it before the worker: `class W(MeasuredJobs, Worker)`.
 
-    The class attribute `carbontrack` has the arguments of `track`; a wrong one: `ConfigError`.
+    The class attribute `carbontrack` has the arguments of `track`; wrong: `ConfigError`.
     """
 
     carbontrack: ClassVar[dict[str, Any]] = {}
@@ -35,7 +35,7 @@ class MeasuredJobs:
         super().__init__(*args, **named)
 
     def perform_job(self, job: Any, *rest: Any, **named: Any) -> Any:
-        """Run a job in a block of its own, and write the last rows of its process."""
+        """Run a job in its own block, and write the last rows of its process."""
         self._begin(job)
         try:
             return super().perform_job(job, *rest, **named)  # type: ignore[misc]

@@ -21,7 +21,7 @@ except ImportError as error:
 class CarbontrackCallback:
     """Measures each fit of the estimators that it is set on with `set_callbacks`.
 
-    One callback can be set on many estimators, also in several threads. In the worker processes of
+    One callback can be set on many estimators, even in several threads. In the worker processes of
     a search, its copies write the row of each candidate and split as soon as it has ended.
 
     Args:
@@ -51,7 +51,7 @@ class CarbontrackCallback:
 
     @guarded
     def on_fit_task_begin(self, estimator: Any, context: CallbackContext) -> None:
-        """Begin a part of a fit; iterations are not measured on their own."""
+        """Begin a part of a fit; iterations are not measured separately."""
         is_composed = hasattr(estimator, "estimator") or hasattr(estimator, "steps")
         if not is_composed or context.max_subtasks or ("fit", context) in self._tasks:
             return

@@ -1,7 +1,7 @@
-"""Spark: each partition that a wrapped function works on is a row, with its task and its attempt.
+"""Spark: each partition that a wrapped function processes is a row, with its task and attempt.
 
 The Python workers of Spark are forked by a daemon, which kills them when the session stops. A row
-is written when its partition is done, so none is lost then.
+is written when its partition is done, so no row is lost.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def tracked(
 ) -> Callable[..., Iterator[Any]]:
     """Measure what `mapPartitions`, `mapInPandas` and the like call: `mapPartitions(tracked(f))`.
 
-    Each partition has a row, also that of an attempt that failed. All have one `job_id`: that of
-    the driver's process, which gets a new one if it has none.
+    Each partition has a row, including those of failed attempts. All rows have the same `job_id`:
+    that of the driver's process, which gets a new one if it has none.
 
     Args:
         function: takes an iterator, and returns or yields items; or nothing, for

@@ -1,13 +1,13 @@
-"""The stack watch: a run whose framework calls no last hook is closed all the same.
+"""The stack watch: closes a run whose framework does not call the last hook.
 
 Many frameworks call no hook when a training raises. The span of the run would stay open, and what
-the thread does afterwards would be counted as its children. So each tick looks whether the function
-that called the first hook, the loop, is still on the stack of its thread. After two looks in a row
-without it the run is over.
+the thread does afterwards would be counted as its children. So each tick checks whether the
+function that called the first hook, the loop, is still on the stack of its thread. After two checks
+in a row without it the run is over.
 
 Only the thread's number and the loop's code are kept, never a frame, which would keep a model
-alive. A look is made by the sampler's thread, for each run that is open. In Python 3.11 it takes
-193 bytecodes and 10 for each frame above the loop, in other versions 59 fewer. Where no run is open
+alive. A check is made by the sampler's thread, for each run that is open. In Python 3.11 it takes
+193 bytecodes and 10 for each frame above the loop, in other versions 59 fewer. If no run is open,
 nothing is done.
 """
 
@@ -24,13 +24,12 @@ from types import CodeType, FrameType
 from typing import Any
 
 LOOKS = 2
-"""Looks in a row without the loop after which a run is over."""
+"""The number of checks in a row without the loop after which a run is over."""
 _Frame = tuple[int, CodeType]
 _SUSPENDED = CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR
 """Code that leaves the stack while it still runs."""
 _open: dict[StackWatch, None] = {}
-"""Those that watch, the oldest first: a callback may be gone while its run is open, and the sampler
-holds none."""
+"""The active watches, the oldest first, since a callback may be gone while its run is open."""
 
 
 class StackWatch:
@@ -60,13 +59,13 @@ class StackWatch:
         self._misses = 0
 
     def start(self) -> None:
-        """Look at each tick from now on."""
+        """Check at each tick from now on."""
         _open[self] = None
         with self._sampler.lock:
             self._sampler.tick_listeners.add(self)
 
     def after_tick(self, now_s: float) -> None:  # noqa: ARG002 - the protocol's
-        """Look for the loop."""
+        """Check whether the loop is still there."""
         if not self._is_open():
             self.stop()
         elif _is_running(self._thread, self._loop):
@@ -82,7 +81,7 @@ class StackWatch:
         return self._thread != get_ident() and _is_running(self._thread, self._loop)
 
     def close(self) -> None:
-        """The loop is gone, as the program's thread has seen, which a handler may interrupt."""
+        """The loop is gone, as observed by the program's thread, which a handler may interrupt."""
         self._on_gone()
         self.stop()
 
@@ -100,16 +99,16 @@ class StackWatch:
         self.stop()
 
     def stop(self) -> None:
-        """Watch no more; a second call does nothing."""
+        """Stop watching; a second call does nothing."""
         _open.pop(self, None)
         with self._sampler.lock:
             self._sampler.tick_listeners.remove(self)
 
 
 def close_gone(loop: CodeType | None) -> None:
-    """Close what is over in this thread, where a run of this loop begins and its record has to be.
+    """Close finished runs of this thread, before a run of this loop begins.
 
-    It would be a child of theirs otherwise, and keep them open where it has the same loop.
+    Otherwise it would become their child, and keep them open if it has the same loop.
     """
     here, frames = get_ident(), list(_frames())
     for watch in reversed(list(_open)):
@@ -121,8 +120,8 @@ def watched_loop() -> CodeType | None:
     """The code of the framework's loop that has called the hook in which this is called.
 
     It is the nearest caller outside of carbontrack, of the module that called the hook, and of
-    modules for callbacks. None where that does not stay on the stack: in coroutines, generators and
-    greenlets.
+    modules for callbacks. None if that caller does not stay on the stack: in coroutines, generators
+    and greenlets.
     """
     frame: FrameType | None = sys._getframe(1)
     caller = ""
@@ -154,11 +153,11 @@ def _is_running(thread: int, loop: CodeType) -> bool:
 
 
 def _frames_without_collection() -> Mapping[int, FrameType]:
-    """As `sys._current_frames`, with no garbage collection in the middle of it.
+    """Like `sys._current_frames`, but without a garbage collection in the middle of it.
 
     In Python 3.11 it makes objects while it holds a lock of the interpreter. A collection that they
-    start waits for that lock for ever where it finds a `threading.local`, and every thread waits
-    for the collection (github.com/python/cpython/issues/106883).
+    start waits forever for that lock if it finds a `threading.local`, and every thread waits for
+    the collection (github.com/python/cpython/issues/106883).
     """
     # the look whether collections are on, and all else, is one call in C: no other thread runs
     # between its steps, so what the program says of collections is kept

@@ -1,8 +1,8 @@
-"""A request of a server that runs in steps and ends once, with its name.
+"""A request of a server that runs in steps and gets its name when it ends.
 
 Its CPU seconds are those of the threads that run its steps, while they do. While it is the only
-request of its process, it has the CPU seconds of the whole process, since the threads of a
-numerical library work for no other request then.
+request of its process, it has the CPU seconds of the whole process, because the threads of a
+numerical library then work for no other request.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class SteppedRequest:
-    """A request that is being counted; it begins at once."""
+    """A request that is being counted; counting starts at once."""
 
     _under_way: ClassVar[set[SteppedRequest]] = set()
     _lone: ClassVar[SteppedRequest | None] = None
@@ -71,7 +71,7 @@ class SteppedRequest:
         return self._process_cpu_s() - since_s
 
     def step(self, function: Callable[..., T], *args: Any) -> T:
-        """Run a part of the request in this thread; what it returns or raises is handed on."""
+        """Run a part of the request in this thread; what it returns or raises is passed on."""
         before_s, _ = self._steps
         cpu_s = ThreadCpu()
         self._steps = before_s, cpu_s
@@ -94,7 +94,7 @@ class SteppedRequest:
         """It has ended; a second call does nothing.
 
         Args:
-            name: what it is counted as.
+            name: the name under which it is counted.
             failure: the response of the server, if it is a server error.
         """
         call, self._call = self._call, None
@@ -118,11 +118,11 @@ class SteppedRequest:
 
 
 class LoopRequest(SteppedRequest):
-    """A request on an event loop, whose CPU seconds are those that `CoroutineCpu` says.
+    """A request on an event loop, whose CPU seconds are measured by `CoroutineCpu`.
 
     Args:
         calls: begins it.
-        works_in_thread: whether what answers it works in another thread; None: not known yet.
+        works_in_thread: whether its handler runs in another thread; None: not known yet.
     """
 
     def __init__(self, calls: NamedCalls, works_in_thread: Callable[[], bool | None]) -> None:
@@ -143,7 +143,7 @@ class LoopRequest(SteppedRequest):
         return found is not None
 
     async def drive(self, work: Awaitable[T]) -> T:
-        """Await something; what it returns or raises is handed on."""
+        """Await something; what it returns or raises is passed on."""
         try:
             result: Any = await self._cpu.run(work)  # type: ignore[arg-type,func-returns-value]
         except StopAsyncIteration:

@@ -1,6 +1,6 @@
-"""Tasks: spans that a framework's hooks open and end side by side, in threads and worker processes.
+"""Tasks: spans that a framework's hooks open and end concurrently, in threads and worker processes.
 
-An episode is one run at a time. Where a framework has many open at once, such as the candidates of
+An episode is one run at a time. If a framework has many open at once, such as the candidates of
 a search, each task has a key.
 """
 
@@ -26,9 +26,9 @@ class _Task(NamedTuple):
 class Tasks:
     """The open tasks of one callback.
 
-    A pickled or copied one, as a worker process has it, has nothing open. It counts its process, as
-    others have the rest of the machine, and has no budget, which is the whole run's. It measures
-    nothing where a tracker was given, which cannot go along, or where `spans` is "roots".
+    A pickled or copied one, as in a worker process, has nothing open. It counts only its process,
+    because others count the rest of the machine, and has no budget, which belongs to the whole run.
+    It measures nothing if a tracker was given, which cannot be sent, or if `spans` is "roots".
 
     Args:
         settings: the arguments of `track`. The default of `spans` is "all", and inside an open
@@ -55,7 +55,7 @@ class Tasks:
 
     @property
     def record(self) -> Record | None:
-        """The record of the last task that ended and had none around it; None before."""
+        """The record of the last finished task without an enclosing one; None before."""
         return None if self._last is None else self._last.record
 
     def begin(
@@ -68,11 +68,11 @@ class Tasks:
         """Open the span of a task.
 
         Args:
-            key: tells it apart from others that are open.
+            key: identifies it among the open tasks.
             name: the name in its record.
-            labels: labels of its record, beside those of the settings.
-            around: the key of the task that it is a child of, in whatever thread that was begun. If
-                that is not open here, it is what `track` makes of it: in a worker process, a root.
+            labels: labels of its record, in addition to those of the settings.
+            around: the key of the parent task, whichever thread started that. If the parent is not
+                open here, the task is treated as by `track`: in a worker process, as a root.
         """
         labels = {**labels, **(self._settings.get("labels") or {})}
         outer = self._open.get(around)
@@ -85,10 +85,12 @@ class Tasks:
         self._open[key] = _Task(span, around if outer else None, sys.exc_info()[1])
 
     def end(self, key: Hashable) -> None:
-        """End a task, and first what is open inside it; as failed if an exception propagates.
+        """End a task, after the tasks that are open inside it.
 
-        Where there is no such task, nothing is done. As at the end of a `with` block, nothing is
-        raised but what a budget was asked to raise.
+        As failed if an exception propagates.
+
+        If there is no such task, nothing is done. As at the end of a `with` block, only what a
+        budget was asked to raise is raised.
         """
         task = self._open.pop(key, None)
         if task is None:

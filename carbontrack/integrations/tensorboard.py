@@ -1,6 +1,6 @@
-"""TensorBoard: energy and emissions as scalars, beside those of the training.
+"""TensorBoard: energy and emissions as scalars, next to those of the training.
 
-`output=["emissions.csv", "tensorboard:runs/first"]` writes an event file into that folder.
+`output=["emissions.csv", "tensorboard:runs/first"]` writes an event file into that directory.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from carbontrack.integrations.tracker_sink import TrackerSink, sums_of_process
 
 
 class TensorBoardSink(TrackerSink[Any]):
-    """Writes scalars to a folder, or with your own writer, which it does not close.
+    """Writes scalars to a directory, or with your own writer, which it does not close.
 
     Args:
-        writer_or_dir: a folder of event files; or a writer that has `add_scalar` and `flush`, such
+        writer_or_dir: a directory of event files; or a writer that has `add_scalar` and `flush`,
+            such
             as `torch.utils.tensorboard.SummaryWriter`.
     """
 
@@ -31,7 +32,7 @@ class TensorBoardSink(TrackerSink[Any]):
         super().__init__(sums_of_process() if is_folder else None)
         if not is_folder and not callable(getattr(writer_or_dir, "add_scalar", None)):
             raise ConfigError(
-                "TensorBoard needs a folder, such as 'tensorboard:runs/first', or a writer with "
+                "TensorBoard needs a directory, such as 'tensorboard:runs/first', or a writer with "
                 f"add_scalar, not {writer_or_dir!r}"
             )
         self._folder = str(Path(writer_or_dir).absolute()) if is_folder else ""
@@ -39,20 +40,20 @@ class TensorBoardSink(TrackerSink[Any]):
         self._writer: Any = None if is_folder else writer_or_dir
 
     def find_run(self) -> tuple[str, Any] | None:
-        """The writer; made now, as ranks that do not report leave no file."""
+        """The writer; created only now, so that ranks that do not report leave no file."""
         if self._writer is None:
             self._writer = Writer(self._folder)
         return self._folder, self._writer
 
     def report(self, run: Any, numbers: dict[str, float], *rest: Any) -> None:
-        """Add the scalars, and have them written."""
+        """Add the scalars and flush them."""
         _, step = rest  # facts are words, and no scalars
         for name, number in numbers.items():
             run.add_scalar(name, number, step)
         run.flush()
 
     def finish(self) -> None:
-        """Close the event file, if it is ours."""
+        """Close the event file, if the sink created it."""
         if self._folder and self._writer is not None:
             self._writer.close()
             self._writer = None

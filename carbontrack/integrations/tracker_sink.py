@@ -1,6 +1,6 @@
-"""What the sinks of experiment trackers have in common: which records they take, sums over a run.
+"""The common part of the sinks for experiment trackers: which records count, and sums over a run.
 
-A run of a tracker gets sums over the records of this process that end while the run is active,
+A run of a tracker receives sums over the records of this process that end while the run is active,
 under the names of `metrics_of`. Only rank 0 reports.
 """
 
@@ -24,30 +24,33 @@ from carbontrack.units import JOULES_PER_KWH
 CLOSE_S = 2.0
 """The longest wait for a tracker at the end of the program."""
 _MOST_RUNS = 1000
-"""Runs whose sums are remembered."""
+"""The most runs whose sums are kept."""
 _LAST_RECORDS = 100
-"""Records of a run that are known to be in its sums, as another sink may get them too."""
+"""The most record ids kept per run, to recognise records that another sink added already."""
 _MOST_WAITING = 1000
-"""Reports that wait for a tracker; of more the oldest are lost, as the newest has their sums."""
+"""The most reports that wait for a tracker.
+
+Older ones are dropped, because the newest contains their sums.
+"""
 _RECOVERED = (
-    "the record of a killed process is reported to no tracker's run, as another one may be active "
-    "by now; it is in the other outputs"
+    "the record of a killed process is not reported to an experiment tracker, because another run "
+    "may be active by now; it is in the other outputs"
 )
 Run = TypeVar("Run")
 
 
 class _Sums:
-    """The sums of what was reported to one run."""
+    """The sums of the records that were reported to one run."""
 
     numbers: dict[str, float] | None = None
     step = 0
 
     def __init__(self) -> None:
         self.records: deque[str] = deque(maxlen=_LAST_RECORDS)
-        """The ids of the last records that are in it."""
+        """The ids of the last records that it includes."""
 
     def with_record(self, record: Record, *, is_final: bool) -> dict[str, float]:
-        """The numbers with those of a record; a final one stays in the sums."""
+        """The sums including this record; a final record stays in the sums."""
         if record.record_id in self.records and self.numbers is not None:
             return self.numbers
         numbers = _added(self.numbers, metrics_of(record, ""))
@@ -58,14 +61,14 @@ class _Sums:
 
 
 class RunSums:
-    """The sums of all runs. Several threads may end blocks, and no writer is for several."""
+    """The sums of all runs. Several threads may end blocks at the same time."""
 
     def __init__(self) -> None:
         self.lock = reentrant_lock()
         self._sums: dict[Hashable, _Sums] = {}
 
     def of(self, key: Hashable) -> _Sums:
-        """Those of one run; the lock is held."""
+        """The sums of one run; the lock must be held."""
         found = self._sums.setdefault(key, _Sums())
         while len(self._sums) > _MOST_RUNS:
             del self._sums[next(iter(self._sums))]
@@ -76,7 +79,7 @@ _OF_PROCESS = PerProcess(RunSums)
 
 
 def sums_of_process() -> RunSums:
-    """The sums that the sinks of all trackers of this process have in common."""
+    """The sums shared by the sinks of all trackers of this process."""
     return _OF_PROCESS.get()
 
 
@@ -84,18 +87,18 @@ class TrackerSink(ABC, Generic[Run]):
     """A sink that reports sums and facts to a tracker's run, and never starts a run.
 
     Attributes:
-        takes_recovered: whether records of killed processes are taken: where the run is named.
-        counts_steps: whether each report has a step of its own, where the user gives none.
+        takes_recovered: whether records of killed processes are accepted, which needs a named run.
+        counts_steps: whether each report gets a new step if the user gives none.
 
     Args:
-        sums: sums that others who report to the same run add to as well: `track` with other
-            settings has another sink. None: its own.
+        sums: sums shared with other sinks that report to the same run, such as that of `track` with
+            other settings. None: separate sums.
     """
 
     takes_recovered = False
     counts_steps = True
     hint = "no run is active where a block ends, so nothing is reported"
-    """What is said once where there is no run."""
+    """The message that is logged once if no run is active."""
 
     def __init__(self, sums: RunSums | None = None) -> None:
         self._pid = os.getpid()
@@ -104,20 +107,21 @@ class TrackerSink(ABC, Generic[Run]):
 
     @abstractmethod
     def find_run(self) -> tuple[str, Run] | None:
-        """The id of the run that is active here, and what `report` needs of it; None: none is."""
+        """The id of the active run, and the object that `report` needs; None: no run is active."""
 
     @abstractmethod
     def report(self, run: Run, numbers: dict[str, float], facts: dict[str, str], step: int) -> None:
-        """Give numbers and facts to the run, quickly; `step` never goes down."""
+        """Send numbers and facts to the run without blocking; `step` never decreases."""
 
     def write(self, record: Record) -> None:
         """Add a finished record to the sums of the active run, and report the sums."""
         self._take(record, facts_of(record), step=None, is_final=True)
 
     def log(self, record: Record, step: int | None = None) -> None:
-        """Report what an open span has used so far: `sink.log(span.snapshot(), step=epoch)`.
+        """Report an open span's values so far: `sink.log(span.snapshot(), step=epoch)`.
 
-        The report is the sum of this record and of those that have ended; the sums do not change.
+        The report is the sum of this record and of the finished ones; the stored sums do not
+        change.
         """
         self._take(record, {}, step=step, is_final=False)
 
@@ -127,7 +131,7 @@ class TrackerSink(ABC, Generic[Run]):
             self.finish()
 
     def finish(self) -> None:
-        """Write what is pending, and close what the sink has opened."""
+        """Write pending reports, and close what the sink has opened."""
 
     def _take(
         self, record: Record, facts: dict[str, str], *, step: int | None, is_final: bool
@@ -148,7 +152,7 @@ class TrackerSink(ABC, Generic[Run]):
             self.report(run, _named(numbers), facts, sums.step)
 
     def _is_ours(self, record: Record) -> bool:
-        """Whether the run has a part in this record, which is in no other one of this process."""
+        """Whether this record counts for the run and is in no other record of this process."""
         is_inner = (record.parent_id or "").startswith(f"{record.run_id}-")
         if record.rank or is_inner or os.getpid() != self._pid:
             return False
@@ -156,7 +160,7 @@ class TrackerSink(ABC, Generic[Run]):
 
 
 def _added(sums: dict[str, float] | None, more: dict[str, float]) -> dict[str, float]:
-    """The sums of what all records know; the sum with something unknown is unknown."""
+    """The sums over all records; a sum with an unknown term is unknown."""
     if sums is None:
         return more
     return {name: sums[name] + more[name] for name in sums if name in more}
@@ -171,12 +175,12 @@ def _named(sums: dict[str, float]) -> dict[str, float]:
 
 
 class Background:
-    """Calls functions in a thread of its own, one after the other; it starts with the first.
+    """Calls functions one after the other in a separate thread, which starts with the first call.
 
     Args:
-        name: who is called, for messages.
+        name: the name of the service, for messages.
         wait_s: the longest wait at the end.
-        most: so many functions wait; of more, the oldest are not called.
+        most: the most functions that wait; beyond it, the oldest are dropped.
     """
 
     def __init__(self, name: str, wait_s: float = CLOSE_S, most: int = _MOST_WAITING) -> None:
@@ -187,7 +191,7 @@ class Background:
         self._log = OnceLog()
 
     def do(self, act: Callable[[], object]) -> None:
-        """Have this done soon; called by one thread at a time."""
+        """Queue a function; called by one thread at a time."""
         self._given += 1
         self._waiting.put(act)
         if self._waiting.qsize() > self._most:
@@ -197,10 +201,10 @@ class Background:
             self._thread.start()
 
     def close(self) -> None:
-        """Wait for what is left, for a moment.
+        """Wait a limited time for the remaining functions.
 
         Raises:
-            SinkError: something has not been done by then, and will not be.
+            SinkError: some functions were not called in time and will not be.
         """
         thread, self._thread = self._thread, None
         if thread is None:
@@ -209,18 +213,18 @@ class Background:
         thread.join(self._wait_s)
         if thread.is_alive():
             left = self._given - self._done
-            reason = f"{self._name} did not answer within {self._wait_s:g} s"
+            reason = f"{self._name} did not respond within {self._wait_s:g} s"
             raise SinkError(f"{reason}; {left} reports are lost", reason=reason, lost_records=left)
 
     def _drop_oldest(self) -> None:
         with suppressed(Empty):
             self._waiting.get_nowait()
-            many = f"of more than {self._most} reports that wait the oldest are left out"
+            many = f"of more than {self._most} reports that wait, the oldest are discarded"
             self._log.say(f"{self._name} is slow: {many}")
 
     def _run(self) -> None:
         while (act := self._waiting.get()) is not None:
             _, error = attempt(act)
             if error is not None:
-                LOGGER.warning("%s did not take a report: %r", self._name, error)
+                LOGGER.warning("%s did not accept a report: %r", self._name, error)
             self._done += 1

@@ -17,16 +17,16 @@ from carbontrack.record import Record
 from carbontrack.system.log import LOGGER
 
 RECORD_ID = f"{PREFIX}record_id"
-"""Where a framework's history, which its checkpoints keep, has the id of the record."""
+"""The key for the record's id in a framework's history, which its checkpoints keep."""
 RESUMED = "resumed_at_step"
-"""The label of a training that goes on from a checkpoint."""
+"""The label of a training that is resumed from a checkpoint."""
 OFTEN, FORECAST_PART = 100, 0.01
-"""So many forecasts are made at each log, and then one after this part of the time so far: one from
-many steps takes 300 us."""
+"""The first OFTEN logs each make a forecast, later ones after this share of the time so far: a
+forecast from many steps takes 300 us."""
 _NO_PLACES = ("WORLD", "custom")
-"""Regions of records whose place is not known: an unknown one, and that of a given intensity."""
+"""Regions of records without a known place: an unknown region, and that of a given intensity."""
 BRIEF = (f"{PREFIX}energy_kwh", f"{PREFIX}emissions_g")
-"""What is enough where each log is printed."""
+"""A short selection, for frameworks that print each log."""
 
 
 def finish_kernels() -> None:
@@ -69,7 +69,7 @@ class Training:
         self._step = self._last_step = 0
         self._forecasts, self._forecast_s = 0, 0.0
         self.record_id = ""
-        """The id of the record of which `log` has told last."""
+        """The id of the record that `log` reported last."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self._again, ()
@@ -94,10 +94,10 @@ class Training:
         """Begin a training; what is still open is closed as an error.
 
         Args:
-            labels: labels of the record; those that are None or endless are left out.
-            step: the steps that were done before, and are in another record.
-            steps: the steps that will have been done at the end, those included.
-            history: the logs of the steps before, with the ids of their records.
+            labels: labels of the record; those that are None or infinite are left out.
+            step: the steps that were done earlier and are in another record.
+            steps: the total number of steps at the end, including the earlier ones.
+            history: the logs of the earlier steps, with the ids of their records.
         """
         self._loop = watched_loop()
         self._is_alone = self._is_in_epoch = False
@@ -126,16 +126,16 @@ class Training:
         self._episode.end()
 
     def check(self) -> None:
-        """Raise BudgetExceeded if the budget asks for it, and is exceeded."""
+        """Raise BudgetExceeded if the budget is exceeded and demands it."""
         self._episode.check()
 
     def take_batch(self, data: object, *methods: str) -> None:
         """Note a batch of an evaluation; the first begins a child, or a record outside a training.
 
         Args:
-            data: what it goes through: another object means another evaluation.
-            methods: names of the framework's methods that evaluate. The one that is nearest on the
-                stack gives the evaluation its name, and lasts as long as it does.
+            data: the data being evaluated: another object means another evaluation.
+            methods: names of the framework's methods that evaluate. The nearest one on the stack
+                names the evaluation and lasts as long as it does.
         """
         before, self._evaluated = self._evaluated, id(data)
         if before == self._evaluated and self._episode.is_open:
@@ -152,7 +152,7 @@ class Training:
                 self._trained = self._episode.record
 
     def end_evaluation(self) -> None:
-        """End the evaluation; what is left of the epoch around it has a child of its own."""
+        """End the evaluation; the rest of the enclosing epoch becomes a separate child."""
         self._evaluated = None
         if self._is_alone:
             self._episode.end()
@@ -160,9 +160,9 @@ class Training:
             self._next("epoch" if self._is_in_epoch else None)
 
     def log(self, step: int) -> dict[str, float]:
-        """What the training has used after this step, and the forecast of its total.
+        """Energy and emissions of the training after this step, and the forecast of its total.
 
-        Empty in an evaluation, whose figures people compare and optimise.
+        Empty in an evaluation, whose metrics are compared and optimised.
         """
         record = None if self._evaluated is not None else self._episode.snapshot()
         if record is None:
@@ -182,15 +182,15 @@ class Training:
         """The `co2_eq_emissions` of a model card: the last training, if it is in one record.
 
         None if the emissions are unknown, for one of several ranks, and for a resumed training:
-        each is only a part, and reports add up the parts.
+        each of these is only a part, and reports add up the parts.
         """
         record = self._trained if self._is_alone else self.record
         if record is None or record.emissions_g is None:
             return None
         if (record.world_size or 1) > 1 or RESUMED in record.labels:
             LOGGER.warning(
-                "this record is a part of the training, which a model card must not take for all; "
-                "`carbontrack report … --format modelcard` adds up the rows of all parts"
+                "this record covers only a part of the training, so a model card must not be made "
+                "from it; `carbontrack report … --format modelcard` adds up the rows of all parts"
             )
             return None
         return _card(record)
@@ -216,12 +216,12 @@ class Training:
 
 
 class EpisodeCallback:
-    """What callbacks have in common: an episode, to which they map the hooks, and its record.
+    """The common part of callbacks: an episode, to which they map the hooks, and its record.
 
     Args:
         synchronize: wait for the GPU at the boundaries of children, so that each has the energy of
             its own kernels.
-        settings: what `Episode` takes.
+        settings: those of `Episode`.
     """
 
     def __init__(self, *, synchronize: bool = False, **settings: Any) -> None:
@@ -231,12 +231,12 @@ class EpisodeCallback:
 
     @property
     def record(self) -> Record | None:
-        """The record of what ended last in this process; None before."""
+        """The record of the last finished run in this process; None before the first."""
         return self._episode.record
 
     @guarded
     def _check(self, *_args: Any, **_given: Any) -> None:
-        """A hook that ends the run where a budget asks for it."""
+        """A hook that ends the run if a budget demands it."""
         self._episode.check()
 
     def _next(self, child: str | None) -> None:
@@ -250,10 +250,10 @@ class EpisodeCallback:
 
 
 class TrainingCallback:
-    """What the callbacks for trainings have in common: settings and results.
+    """The common part of the callbacks for trainings: settings and results.
 
     Args:
-        settings: what `Training` takes.
+        settings: those of `Training`.
     """
 
     def __init__(self, **settings: Any) -> None:

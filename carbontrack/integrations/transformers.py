@@ -1,4 +1,4 @@
-"""Hugging Face: a callback that measures what a `Trainer` does, with a child for each epoch."""
+"""Hugging Face: a callback that measures each run of a `Trainer`, with a child for each epoch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CarbontrackCallback(TrainingCallback, TrainerCallback):  # type: ignore[mi
     _is_first = False
 
     def first(self, trainer: Any) -> CarbontrackCallback:
-        """Put this callback before all others of the trainer, so that reporters get all figures."""
+        """Put this callback before all others of the trainer, so that reporters get all values."""
         callbacks = trainer.callback_handler.callbacks
         callbacks[:] = [self, *(one for one in callbacks if one is not self)]
         self._is_first = True
@@ -40,7 +40,7 @@ class CarbontrackCallback(TrainingCallback, TrainerCallback):  # type: ignore[mi
 
     @guarded
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Add what was used so far to the history, and to all logs if this callback is first."""
+        """Add the values so far to the history, and to all logs if this callback is first."""
         found = self._training.log(state.global_step)
         for entry in state.log_history[-1:]:
             if found and entry.get("step") == state.global_step:
@@ -64,7 +64,7 @@ class CarbontrackCallback(TrainingCallback, TrainerCallback):  # type: ignore[mi
 
     @guarded
     def on_step_end(self, *_args: Any, **_given: Any) -> None:
-        """Stop the training where a budget asks for it."""
+        """Stop the training if a budget demands it."""
         self._training.check()
 
     @guarded

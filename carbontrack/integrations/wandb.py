@@ -18,7 +18,7 @@ from carbontrack.integrations.tracker_sink import TrackerSink, sums_of_process
 
 
 class WandbSink(TrackerSink[Any]):
-    """Reports to a W&B run and leaves its step unchanged; it starts no run and ends none.
+    """Reports to a W&B run and leaves its step unchanged; it neither starts nor ends runs.
 
     Args:
         run: the run. The default is `wandb.run` at the end of each block.

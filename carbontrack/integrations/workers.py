@@ -1,6 +1,6 @@
-"""Workers of a cluster: a process is a row that holds its idle time, and tasks are rows inside.
+"""Workers of a cluster: a process is a row that includes its idle time, and tasks are rows inside.
 
-A `WorkerRow` is made in the program that starts the job, sent to the workers, and begun there.
+A `WorkerRow` is made in the program that starts the job, sent to the workers, and started there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from carbontrack.tracking.span import Span
 from carbontrack.tracking.tracker import Tracker
 
 DEFAULTS: Mapping[str, Any] = {"spans": "all", "checkpoint_s": 1.0}
-"""Tasks have rows, and a worker that is killed loses a second, not ten."""
+"""Tasks have rows, and a worker that is killed loses one second instead of ten."""
 _ERROR_LENGTH = 200
 _log = OnceLog()
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -33,7 +33,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 class WorkerRow:
     """The row of each worker of a job.
 
-    A pickled one has the settings and the job, and nothing open.
+    A pickled one contains the settings and the job, but no open row.
 
     Args:
         name: the name in the records.
@@ -56,10 +56,10 @@ class WorkerRow:
         return {**vars(self), "_tracker": None, "_span": None}
 
     def begin(self, *, here: bool) -> None:
-        """Open the row of this process; what goes wrong is logged.
+        """Open the row of this process; errors are logged.
 
         Args:
-            here: whether what runs in this context from now on is inside of it.
+            here: whether everything that runs in this context from now on is nested in it.
         """
         _, error = attempt(self._begin, here=here)
         if error is not None:
@@ -86,14 +86,14 @@ class WorkerRow:
     ) -> Iterator[SimpleNamespace]:
         """A block that is a task of this worker: a row inside its row.
 
-        Nothing of ours is raised in it, and nothing is measured where the worker's row is not open.
+        carbontrack raises nothing in it, and nothing is measured if the worker's row is not open.
 
         Args:
-            find: returns the task's name and what else is known of it.
+            find: returns the task's name and its other known facts.
             given: its arguments.
 
         Yields:
-            What knows how the task ends, where it raises nothing: the text of its `error`.
+            An object that reports how the task ended if it raised nothing: the text of its `error`.
         """
         ending = SimpleNamespace(error=None)
         span, error = attempt(self._open_task, find, *given)

@@ -1,4 +1,4 @@
-"""WSGI applications (PEP 3333), as Flask's: each request is a call of its route."""
+"""WSGI applications (PEP 3333), such as Flask's: each request is a call of its route."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class CarbontrackMiddleware:
     Args:
         app: your application.
         routes: True: one name for each method and route of Flask, such as `GET /users/<int:id>`. A
-            function: the same for other frameworks; it gets the `environ` of a request that has
-            ended, and returns the template of its route, or None. False: one name for all.
+            function: the same for other frameworks; it receives the `environ` of a finished request
+            and returns the template of its route, or None. False: one name for all.
         name: the name of all requests if `routes` is False.
         tracker: measures the requests; the default is a tracker made from `settings`.
         settings: all settings of carbontrack: region, output, scope, …
@@ -50,7 +50,7 @@ class CarbontrackMiddleware:
         self._calls = NamedCalls("(unfinished request)", tracker=tracker, **settings)
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """Count a request; what the application returns and raises reaches the server."""
+        """Count a request; what the application returns or raises reaches the server."""
         if self._calls.is_off or _COUNTED in environ:
             return self._app(environ, start_response)
         environ[_COUNTED] = True
@@ -85,7 +85,7 @@ def _flask_template() -> Template:
     try:
         from flask import request_started
     except ImportError:
-        what = "routes=True is for Flask, which is not installed; else give a function of environ"
+        what = "routes=True needs Flask, which is not installed; or give a function of environ"
         raise ConfigError(what) from None
     request_started.connect(_note_rule)
     return lambda environ: environ.get(_TEMPLATE)
@@ -98,7 +98,7 @@ def _note_rule(_app: object, **_: object) -> None:
 
 
 class _WsgiRequest(SteppedRequest):
-    """A request of WSGI, which knows what names it."""
+    """A WSGI request and the source of its name."""
 
     def __init__(self, calls: NamedCalls, name_of: Any, environ: Environ) -> None:
         super().__init__(calls)

@@ -1,8 +1,8 @@
-"""Components of several zones: measured by all of their zones, or by none.
+"""Components with several zones: measured by all of their zones or by none.
 
-`Completed` makes a model of the zones that can be read where others are closed; `together` lets the
-meters of a component fall silent with the first of them that does. Few machines have several zones
-of a kind, so this is imported where one has.
+`Completed` makes a model from the readable zones if others are closed; `together` makes all meters
+of a component fail with the first one that does. Few machines have several zones of a kind, so this
+is imported only on those.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ its zones come from firmware that does not know the DIMMs. A package keeps to it
 
 
 STILL_BESIDE_S = 5.0
-"""A zone that has not moved for so long before the last move of another one stands still. Slow
+"""A zone that has not changed for so long before the last change of another one stands still. Slow
 ones, such as those that QEMU shows to a guest, move once a second."""
 UNPROVEN_BESIDE_S = 1.5
 """The same of a zone that has never moved, so that a dead one is found in a short program, too."""
@@ -53,7 +53,7 @@ class Completed:
     somebody does, the closed zone may use nothing to speak of, which is the low end, or all that it
     can, which is the high end: its power limit, or MOST_RATIO times the mean.
 
-    It has no value while one of the zones that are read stands still beside others that move.
+    It has no value while one of the zones that are read stands still and others change.
     """
 
     basis: Basis = "modelled"
@@ -80,10 +80,10 @@ class Completed:
 
     @property
     def about(self) -> str:
-        """What is read, and what the rest is taken for, in a line for people."""
+        """A line for users: what is read, and what is assumed for the rest."""
         closed, read = self._closed, " + ".join(zone.id for zone in self.zones)
         most = f", or {closed.most_w:.0f} W at most" if closed.most_w else ""
-        return f"({read}) x {closed.part:.3g}, as if closed zones used as much{most}"
+        return f"({read}) x {closed.part:.3g}, as if the unreadable zones used as much{most}"
 
     @property
     def fault_counts(self) -> Mapping[str, int]:
@@ -131,7 +131,7 @@ class Completed:
         self._found_still += len(still - self._still)
         self._still = still
         if still:
-            raise MeterReadError(f"{', '.join(sorted(still))} stands still, while others move")
+            raise MeterReadError(f"{', '.join(sorted(still))} does not change, while others do")
 
     def rest(self) -> None:
         """Close the descriptors until the next read."""
@@ -145,10 +145,10 @@ class Completed:
 
 
 class Member:
-    """A meter of a component that has several: it answers where all of them do.
+    """A meter of a component that has several: it has a value only if all of them have.
 
-    Else a part of the component would pass for all of it, and nothing could stand in for the part
-    that is lost, since a substitute counts the whole component.
+    Otherwise a part of the component would count as all of it, and the lost part could not be
+    replaced, because a substitute counts the whole component.
     """
 
     def __init__(self, meter: Meter, group: Group) -> None:

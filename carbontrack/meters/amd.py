@@ -5,8 +5,8 @@ first agree with the board's power: until then, and as long as it does not, the 
 integrated. Of a board with two dies (MI250) the first shows the power of both, the second none.
 
 Which boards are visible: ROCR_VISIBLE_DEVICES filters, and HIP_VISIBLE_DEVICES counts in what is
-left (ROCm's documentation, "GPU isolation techniques"); CUDA_VISIBLE_DEVICES stands in for the
-latter where that is not set, or empty (ROCclr, rocdevice.cpp). Their numbers are the runtime's.
+left (ROCm's documentation, "GPU isolation techniques"); CUDA_VISIBLE_DEVICES is used instead of the
+latter if that is unset or empty (ROCclr, rocdevice.cpp). Their numbers are the runtime's.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Smi:
         """Initialise the library; the handles of its GPUs.
 
         Raises:
-            MeterUnavailable: it does not start, or finds no driver.
+            MeterUnavailable: it cannot be started, or finds no driver.
         """
 
         def begin() -> list[Any]:
@@ -65,7 +65,7 @@ class Smi:
             found: list[Any] = self._do(begin, "amdsmi_init", START_TIMEOUT_S)
         except MeterReadError as error:
             self._thread.close()
-            raise MeterUnavailable(f"AMD SMI does not start: {error}", "amd-smi list") from error
+            raise MeterUnavailable(f"AMD SMI cannot be started: {error}", "amd-smi list") from error
         return found
 
     def ask(self, function: str, handle: Any) -> Any:
@@ -96,7 +96,7 @@ class Smi:
 
 
 class NoPower(MeterReadError):  # noqa: N818 - states a condition
-    """The board answers, and shows no power."""
+    """The board responds, but shows no power."""
 
 
 class AmdGpu:
@@ -219,7 +219,7 @@ def amd_meters(
         gpu_ids: GPUs to count, by the library's index or UUID; None: those of `variables`.
         load: gives the library.
         variables: those of the environment that hide GPUs, by name.
-        sysfs: where the kernel says which of them are boards.
+        sysfs: where the kernel shows which of them are boards.
     """
     try:
         smi = Smi(load())
@@ -295,8 +295,10 @@ def _opened(smi: Smi, handle: Any, gpu: Gpu, sysfs: Path) -> AmdGpu | Refusal:
         return Refusal(f"amdsmi:{gpu.uuid}", str(error))
 
 
-_INTEGRATED = "no board of its own (its board_info): an integrated GPU is contained in package"
-_SECOND_DIE = "; the second die of a board is in what its first one shows"
+_INTEGRATED = (
+    "not a discrete board (its board_info): an integrated GPU is already counted in package"
+)
+_SECOND_DIE = "; the second die of a board is included in the reading of its first one"
 
 
 def _refused(choice: Choice, opened: Mapping[Gpu, AmdGpu | Refusal]) -> Iterator[Refusal]:

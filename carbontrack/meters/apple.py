@@ -48,7 +48,7 @@ class AppleCounts:
             try:
                 self._energy = self._monitor.get_cumulative_energy()
             except Exception as error:  # the library's own errors are plain RuntimeErrors
-                raise MeterReadError(f"IOReport does not answer: {error}") from error
+                raise MeterReadError(f"IOReport does not respond: {error}") from error
             self._read_at_s = now_s
         known = [getattr(self._energy, name, None) for name in fields]
         counts_mj = [float(count) for count in known if count is not None]
@@ -106,7 +106,7 @@ def load_monitor() -> Any:
         cure = 'pip install "carbontrack[apple]"'
         raise MeterUnavailable("zeus-apple-silicon is not installed", cure) from error
     except Exception as error:
-        raise MeterUnavailable(f"zeus-apple-silicon does not start: {error}") from error
+        raise MeterUnavailable(f"zeus-apple-silicon cannot be started: {error}") from error
 
 
 def apple_meters(load: Callable[[], Any] = load_monitor) -> tuple[Meter, ...]:

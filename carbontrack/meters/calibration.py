@@ -18,7 +18,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Readings of a wall meter with those of our meters, their line, and the idle machine's power.
+    """Readings of a wall meter and of carbontrack's meters, their line, and the idle power.
 
     Attributes:
         meters: the ids of the meters that were read.
@@ -42,8 +42,8 @@ class Calibration:
         """
         if self.readings and set(meters) != set(self.meters):
             raise ConfigError(
-                f"the readings so far were made with {', '.join(self.meters)}, and here are "
-                f"{', '.join(meters)}; start anew with: carbontrack calibrate --clear"
+                f"the earlier readings were taken with {', '.join(self.meters)}, but the meters "
+                f"here are {', '.join(meters)}; start again with: carbontrack calibrate --clear"
             )
         everything = (*self.readings, *readings)
         check_readings(everything)
@@ -53,10 +53,10 @@ class Calibration:
 
 
 def load_calibration(path: Path) -> Calibration | None:
-    """The kept calibration; None where there is none.
+    """The stored calibration; None if there is none.
 
     Raises:
-        ConfigError: the file cannot be read, or is no calibration.
+        ConfigError: the file cannot be read, or is not a calibration.
     """
     try:
         content = read_file(path)
@@ -69,7 +69,8 @@ def load_calibration(path: Path) -> Calibration | None:
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
             RecursionError) as error:  # fmt: skip
         raise ConfigError(
-            f"{path} is no calibration ({error}); remove it with: carbontrack calibrate --clear"
+            f"{path} is not a calibration file ({error}); remove it with: carbontrack calibrate "
+            "--clear"
         ) from error
 
 
@@ -80,7 +81,7 @@ def _from_json(kept: dict[str, object]) -> Calibration:
     readings = tuple(WallReading(float(x), float(y)) for x, y in _list(kept["readings"]))
     idle = kept["idle_w"]
     if not isinstance(idle, dict):
-        raise TypeError("idle_w is no table")
+        raise TypeError("idle_w is not a table")
     idle_w = {name: float(watts) for name, watts in idle.items() if name in COMPONENTS}
     if any(not 0.0 <= watts < float("inf") for watts in idle_w.values()):
         raise ValueError("an idle power below 0 W")

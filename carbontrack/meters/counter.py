@@ -105,7 +105,7 @@ class Counter:
 
     def _begin(self, raw_joules: float, now_s: float) -> float:
         if not 0.0 <= raw_joules < float("inf"):
-            raise MeterReadError(f"a counter cannot stand at {raw_joules!r} J")
+            raise MeterReadError(f"a counter cannot be at {raw_joules!r} J")
         return self._accept(raw_joules, now_s, -raw_joules, self.cap_w * self.refresh_s)
 
     def _accept(self, raw_joules: float, now_s: float, base_j: float, left_j: float) -> float:
@@ -122,7 +122,7 @@ class Counter:
 
     def _doubt(self, raw_joules: float, now_s: float) -> float:
         if not 0.0 <= raw_joules < float("inf"):
-            raise MeterReadError(f"a counter cannot stand at {raw_joules!r} J")
+            raise MeterReadError(f"a counter cannot be at {raw_joules!r} J")
         self.plain_j = -1.0
         if self._doubtful is None:
             self._doubtful = (raw_joules, now_s)
@@ -133,8 +133,8 @@ class Counter:
         elif since_s >= CONFIRM_S and raw_joules > 0.0:
             return self._rebase(raw_joules, now_s, step_j)
         raise MeterReadError(
-            f"{raw_joules:.6g} J after {self.last_j:.6g} J is neither a step nor a wrap; "
-            "the next reading tells what it was"
+            f"{raw_joules:.6g} J after {self.last_j:.6g} J is neither a step nor a wrap; the next "
+            "reading decides which it was"
         )
 
     def _rebase(self, raw_joules: float, now_s: float, step_j: float) -> float:
@@ -201,7 +201,7 @@ _LOAD_OVER_S = 5.0
 
 
 class Stuck:
-    """Tells whether a sensor of a processor's power shows one value for ever.
+    """Detects whether a sensor of a processor's power shows one value forever.
 
     Real powers differ from reading to reading by the sensor's last digit, at steady load as well;
     here the load must have changed by half a processor, too. It is that of this process.

@@ -1,11 +1,11 @@
 """Which processor this is, and the row of the shipped table that describes it.
 
 The processor is read from procfs, or from sysfs where procfs shows processes only (mounted with
-subset=pid), and asked of py-cpuinfo only where neither has a name or a model. How many threads
-there are is the kernel's answer alone: what Python is told to count (PYTHON_CPU_COUNT, -X
-cpu_count) and what this process may use say nothing about the machine. The name is brought to one
-spelling and then compared as a whole. There is no similarity score: "unknown" is better than a Xeon
-E5-2620 taken for an E5-2620 v4.
+subset=pid), and from py-cpuinfo only if neither has a name or a model. How many threads
+there are is the kernel's answer alone: the count that Python is given (PYTHON_CPU_COUNT, -X
+cpu_count) and the threads that this process may use are not those of the machine. The name is
+normalised and then compared as a whole. There is no similarity score: "unknown" is better than
+mistaking a Xeon E5-2620 for an E5-2620 v4.
 """
 
 from __future__ import annotations

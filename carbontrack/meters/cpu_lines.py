@@ -1,6 +1,6 @@
-"""What a processor's line says of its machine: a client, or a server of one socket or of several.
+"""The kind of machine by its processor's line: a client, or a server with one socket or several.
 
-Typed from what the makers sell; a name of no line that is known says nothing.
+From the makers' product lines; a name of an unknown line has no result.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Energy of the processors from their load and design power, where no counter can be read."""
+"""Energy of the processors from their load and design power, if no counter can be read."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class CpuModel:
     The energy since an anchor is E = P(u) x t with u the mean load over the time t since then: on a
     straight piece of P that is a x t + b x busy time, with a the piece's power prolonged to load 0.
     As no a and no b is below 0, and E has no jumps, it grows with time and with busy time, so that
-    the count never goes down, however coarse or late the readings are. Likewise the counts at the
-    ends, which have the same anchor. It moves every second.
+    the count never goes down, however coarse or late the readings are. The same holds for the
+    counts at the ends, which have the same anchor. It moves every second.
 
     Attributes:
         tdp_w: design power of this machine's threads together, in watts.
@@ -100,7 +100,7 @@ class CpuModel:
     def begin_at(self, at_s: float, busy_s: float) -> None:
         """Count from an instant before the next read, at which the processors had worked so long.
 
-        For a model that stands in for a counter from the time on at which that was last true.
+        For a model that replaces a counter from the time at which that was last valid.
         """
         self._anchor = (at_s, busy_s, self._total_j, self.low_j, self.high_j)
         self._own_then_s = None  # not known: the next second is compared

@@ -84,7 +84,7 @@ def cpu_power(facts: CpuFacts, tdp_w: float | None = None) -> CpuPower:
         how = f"{tdp_w:g} W, as given, x {share:.3g}"
         return CpuPower(tdp_w * share, share, "modelled", _curve(facts, year, share), how, "given")
     if part is not None and share is not None:
-        name = f"{part.name}, its twin" if _is_of_twin(facts, part) else part.name
+        name = f"{part.name}, an equivalent part" if _is_of_twin(facts, part) else part.name
         how = f"{name}: {part.tdp_w:g} W x {share:.3g} ({part.source})"
         watts = Interval(part.tdp_w, part.tdp_low_w, part.tdp_high_w)
         curve = _curve(facts, year, share, watts)
@@ -167,7 +167,7 @@ def _threads_held(facts: CpuFacts) -> int:
 
 
 def _has_whole_cores(facts: CpuFacts) -> bool:
-    """Whether a guest's virtual processor is a core of two threads, since its provider says so.
+    """Whether a guest's virtual processor is a core of two threads, according to its provider.
 
     AWS's 7a, 8a and hpc types (the former have parts of their own: 9R14, 9R45), Google's t2d: of
     the types with an EPYC 7B13 the others show two threads a core. Cores of ARM have one thread.

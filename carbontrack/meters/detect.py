@@ -3,8 +3,8 @@
 Order of preference: CPU: RAPL packages by powercap, by perf events, else TDP x load. RAM: RAPL dram
 by powercap, by perf events, else watts per DIMM or GiB. GPU: NVML's energy counter, else its
 power, integrated, else, if asked for, a model; AMD SMI, else hwmon's amdgpu. Other machines: hwmon
-(AMD sockets, Grace, Jetson), Apple's counts. Meters of other packages, where a setting names them,
-take the place of what they contain. Each meter that is not used is named with the reason.
+(AMD sockets, Grace, Jetson), Apple's counts. Meters of other packages, if a setting names them,
+replace the meters that they contain. Each meter that is not used is named with the reason.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ NVML_LIBRARY = "libnvidia-ml.so.1"
 FAILED = "source_failed"
 """The fault of a source that raised while it was asked."""
 _log = logging.getLogger("carbontrack")
-NO_HOST = Refusal("rapl", "the host's counters cannot be seen from inside a virtual machine")
+NO_HOST = Refusal("rapl", "the host's energy counters are not visible inside a virtual machine")
 
 
 class Host(NamedTuple):
@@ -70,8 +70,8 @@ class Host(NamedTuple):
         gpu_variables: other variables by which GPUs are hidden or put in order, if they are set.
         cpu_name_cache: a folder for a CPU name that is slow to find out; None for no cache.
         wall: the calibration with a wall meter; None where there is none.
-        models_wall: model the rest of the wall's power, where it was not calibrated.
-        hidden: why the machine cannot be seen; None: it can.
+        models_wall: model the rest of the wall power, if it was not calibrated.
+        hidden: why the machine cannot be observed; None: it can.
         busy_is_own: `busy_s` is our own CPU seconds, as those of the machine cannot be seen.
         counts_whole: what is asked for is the machine's energy, not our part of it.
         nvml_library: the library by which an NVIDIA driver is recognised.
@@ -168,10 +168,10 @@ def _all_gpus(host: Host, amd: _Gpus, sensors: Found, net: Net) -> _Gpus:
 
 
 def _none_of(gpu_ids: tuple[str, ...]) -> Iterator[Refusal]:
-    """GPUs that the user asks for on a machine that shows none; a driver may be loaded later."""
+    """GPUs that the user asks for on a machine without any; a driver may be loaded later."""
     for one in gpu_ids:
         reason = "the setting gpu_ids asks for it, and no GPU can be read on this machine"
-        cure = "CARBONTRACK_GPU_IDS=none  # where there is no GPU"
+        cure = "CARBONTRACK_GPU_IDS=none  # if there is no GPU"
         yield Refusal(f"gpu_ids:{one}", reason, cure, UNMEASURED)
 
 
@@ -254,7 +254,7 @@ def _with_plugins(found: MeterSet, host: Host, substitutes: _Makers) -> MeterSet
 
 
 def _with_wall(found: MeterSet, host: Host, facts: CpuFacts, power: CpuPower) -> MeterSet:
-    """With what the wall sees beyond the meters, by calibration or, if asked for, by a model."""
+    """With the wall power beyond the meters, by calibration or, if asked for, by a model."""
     if host.wall is None and not host.models_wall:
         return found
     meters, refused = _wall(found.meters, host.wall)
@@ -266,7 +266,7 @@ def _with_wall(found: MeterSet, host: Host, facts: CpuFacts, power: CpuPower) ->
 
 
 def _hidden(host: Host) -> tuple[Refusal, ...]:
-    """The fault of a machine that cannot be seen."""
+    """The fault of a machine that cannot be observed."""
     if host.hidden is None:
         return ()
     cure = "# in the systemd unit: ProcSubset=all"
@@ -309,20 +309,20 @@ def _with_wall_model(found: MeterSet, host: Host, facts: CpuFacts, power: CpuPow
 def _wall(
     meters: tuple[Meter, ...], fit: WallFit | None
 ) -> tuple[tuple[Meter, ...], tuple[Refusal, ...]]:
-    """The rest of the wall's power as a meter, where it was calibrated with just these meters."""
+    """The rest of the wall power as a meter, if it was calibrated with exactly these meters."""
     if fit is None:
         return meters, ()
     from carbontrack.meters.wall import WALL_ID, with_wall  # rarely needed
 
     if {meter.id for meter in meters} == set(fit.meters):
         return with_wall(meters, fit), ()
-    reason = f"it was calibrated with other meters: {', '.join(fit.meters)}"
+    reason = f"it was calibrated with different meters: {', '.join(fit.meters)}"
     cure = "carbontrack calibrate --clear  # then calibrate again"
     return meters, (Refusal(WALL_ID, reason, cure),)
 
 
 def _told(refused: tuple[Refusal, ...], hardware: Hardware) -> tuple[Refusal, ...]:
-    """The refusals, without what cannot help in a virtual machine."""
+    """The refusals, without cures that cannot help in a virtual machine."""
     if not hardware.is_guest:
         return refused
     return tuple(NO_HOST if refusal.id == "rapl" else refusal for refusal in refused)
@@ -477,7 +477,7 @@ def _models(
 
 
 def _ram_model(host: Host, facts: CpuFacts, gib: float, net: Net) -> Meter:
-    """By the memory modules, but for a guest: what it sees of its host's is not its own."""
+    """By the memory modules, except in a guest: the modules that it sees are the host's."""
     modules: tuple[float, ...] = ()
     if not facts.is_guest:
         modules = net.ask("memory modules", modules_gib, host.procfs, host.sysfs, instead=())

@@ -1,4 +1,4 @@
-"""GPUs of which only some are ours, until the contexts of our processes tell which.
+"""GPUs of which only some are ours, until the contexts of our processes show which.
 
 CUDA and HIP number boards in orders of their own. Where the boards of a machine differ, a number in
 CUDA_VISIBLE_DEVICES does not say which one it means; the board on which our processes compute does.
@@ -54,7 +54,7 @@ class Candidates:
 
 
 class CandidateGpu:
-    """A board that may be ours: counted as long as nobody knows, with a low end for that.
+    """A board that may be ours: counted while that is unknown, with a low end for it.
 
     The low end has the boards that have drawn the least, as many as are ours. Once others are known
     to be ours, this one stands still.
@@ -98,7 +98,7 @@ class CandidateGpu:
 
     @property
     def relative_uncertainty(self) -> float:
-        """The board's, beside that of its being ours, which the ends say."""
+        """The board's; the ends include the uncertainty of whether it is ours."""
         return self.board.relative_uncertainty
 
     @property
@@ -150,7 +150,10 @@ class CandidateGpu:
         return self.board.look()
 
     def note(self, uses: Sequence[GpuUse], ours: Collection[int] | None) -> None:
-        """Take in who uses the board; what draws a desktop does not compute, and tells nothing."""
+        """Take in who uses the board.
+
+        A process that draws a desktop does not compute, and is ignored.
+        """
         if ours is not None and any(use.computing and use.computing & set(ours) for use in uses):
             self.is_ours, self.is_aside = True, False
 
@@ -160,7 +163,7 @@ class CandidateGpu:
 
 
 def unmeasured(choice: Choice, opened: Mapping[Gpu, Meter | Refusal]) -> Iterator[Refusal]:
-    """The boards that could not be opened, with the fault where one of ours is surely missing."""
+    """The boards that could not be opened, with the fault if one of ours is certainly missing."""
     measured = sum(not isinstance(opened[gpu], Refusal) for gpu in choice.unsure)
     missing = choice.wanted - measured
     for gpu in choice.gpus:

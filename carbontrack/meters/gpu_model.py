@@ -72,7 +72,7 @@ class ModelledGpu(Board):
             device = Device(driver, uuid, _is_there)
             _is_there(device)
             self._share_of: Callable[[float], Interval] = lambda _load: UNKNOWN_SHARE
-            load, by = 0.0, f"{UNKNOWN_SHARE.best:.2g}, since its driver shows no utilisation"
+            load, by = 0.0, f"{UNKNOWN_SHARE.best:.2g}, because its driver shows no utilisation"
         else:
             self._share_of = gpu_share
             by = f"({IDLE_SHARE.best:g} to {FULL_SHARE.best:g} by its utilisation)"

@@ -102,7 +102,7 @@ def visible_gpus(
             break
         gpu = _named(entry, gpus)
         if gpu is None:
-            problem = f"{variable}={visible!r} names no GPU of this machine at {entry!r}"
+            problem = f"{variable}={visible!r} names no GPU of this machine in {entry!r}"
             # by its UUID it may be one that does not answer
             named += [gpu for gpu in gpus if gpu.silent and not entry.isdigit()]
             chosen += named

@@ -3,12 +3,12 @@
 hwmon covers AMD sockets, NVIDIA Grace, Jetson modules, Ampere's processors and AMD boards. Its
 layout is in the kernel's Documentation/hwmon/sysfs-interface.rst: energyN_input in microjoules,
 powerN_average and powerN_input in microwatts, inN_input in millivolts, currN_input in milliamperes.
-These sensors are used only for components that no better meter covers. None but a chip's name and
-its labels tell what a sensor is; the number of a chip or of a sensor says nothing.
+These sensors are used only for components that no better meter covers. Only a chip's name and its
+labels identify a sensor; the number of a chip or of a sensor does not.
 
 `BatteryMeter` is the power of the whole machine, screen included, while a battery is discharged. It
-is never chosen automatically, since it overlaps with every other meter; hand it over where it is
-wanted: `Tracker(meters=[BatteryMeter.find()])`.
+is never chosen automatically, because it overlaps with every other meter; pass it explicitly:
+`Tracker(meters=[BatteryMeter.find()])`.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ class Sensor:
         if value is None:
             raise MeterReadError(f"{self.id} has no value")
         if self._stuck is not None and self._stuck.is_stuck(value, now_s, process_cpu_s()):
-            raise MeterReadError(f"{self.id} has shown {value:g} W for long, whatever the load")
+            raise MeterReadError(
+                f"{self.id} has shown {value:g} W for a long time, whatever the load"
+            )
         return self._count.advance(value, now_s)
 
     def value(self) -> float | None:
@@ -158,7 +160,7 @@ def _readable(
     refused += [_silent(sensor, fault) for sensor in silent]
     if silent and not is_board:
         for sensor, _ in found.values():
-            refused.append(Refusal(sensor.id, f"{silent[0].id} beside it cannot be read"))
+            refused.append(Refusal(sensor.id, f"{silent[0].id}, next to it, cannot be read"))
         found = {}
     return list(found.values()), refused
 
@@ -168,9 +170,11 @@ def _silent(sensor: Sensor, fault: str | None) -> Refusal:
     closed = [path for path in sensor.files if path.exists() and not os.access(path, os.R_OK)]
     if closed:
         names = " ".join(map(str, closed))
-        return Refusal(sensor.id, f"{names} may not be read", f"sudo chmod a+r {names}", fault)
+        return Refusal(
+            sensor.id, f"no permission to read {names}", f"sudo chmod a+r {names}", fault
+        )
     names = ", ".join(str(path) for path in sensor.files if read_number(path) is None)
-    reason = f"there is no number in {names}" if names else "it has no sensor of its own"
+    reason = f"{names} contains no number" if names else "it has no sensor for it"
     return Refusal(sensor.id, reason, None, fault)
 
 
@@ -205,7 +209,9 @@ def _grace(chips: Sequence[Path]) -> Iterator[Offer]:
         found = _POWER_SOCKET.fullmatch(label)
         if found is None:
             of = f" of {label!r}" if label else ""
-            reason = f"an ACPI power meter{of}: what it contains is not known, often all there is"
+            reason = (
+                f"an ACPI power meter{of}: what it covers is not known, often the whole machine"
+            )
             yield Refusal(f"hwmon:{chip.name}", reason), set()
             continue
         kind, number = found.group(1).lower(), found.group(2)
@@ -243,7 +249,7 @@ kernel's tegra234-p3701.dtsi and tegra234-p3767.dtsi. Not seen on hardware."""
 
 
 def _jetson(chips: Sequence[Path]) -> Iterator[Offer]:
-    """INA3221 of Jetson modules: voltages and currents of rails, which are told by their labels.
+    """INA3221 of Jetson modules: voltages and currents of rails, identified by their labels.
 
     Documentation/hwmon/ina3221.rst: channels 1 to 3; in4 to in7 are those of shunts, in microvolts.
     A rail at rest may show a few milliamperes below 0, which count in the sum.
@@ -268,7 +274,7 @@ def _jetson(chips: Sequence[Path]) -> Iterator[Offer]:
         reason = (
             f"two rails are named {twice[0]}"
             if twice
-            else f"no known module: it lacks {missing[0]}"
+            else f"not a known module: it lacks {missing[0]}"
         )
         yield Refusal(f"hwmon:{', '.join(sorted(rails))}", reason), set()
         return
@@ -290,7 +296,7 @@ def _thor_input(chips: Sequence[Path]) -> Iterator[Offer]:
     """INA238: the input of Thor's developer kit, which feeds the carrier board as well."""
     for chip in chips:
         label = read_text(chip / "label", 64) or read_text(chip / "in1_label", 64) or chip.name
-        reason = "the input of a board, with more than processor, memory and GPU"
+        reason = "the input of a board, which supplies more than processor, memory and GPU"
         yield Refusal(f"hwmon:{label}", reason), set()
 
 
@@ -319,7 +325,7 @@ def _smpro(_chips: Sequence[Path]) -> Iterator[Offer]:
 
     Documentation/hwmon/smpro-hwmon.rst; its reference is the Altra SoC BMC Interface Specification.
     """
-    reason = "a board controller's view of an Ampere Altra, on which this program does not run"
+    reason = "a board controller's readings of an Ampere Altra on which this program does not run"
     yield Refusal("hwmon:smpro", reason), set()
 
 
@@ -333,7 +339,8 @@ def _amdgpu(chips: Sequence[Path]) -> Iterator[Offer]:
         address = read_text(chip / "device" / "unique_id") or chip.resolve().parent.parent.name
         if "cem" not in board and "oam" not in board:
             reason = (
-                "no discrete board by its board_info; an integrated GPU is contained in package"
+                "not a discrete board (its board_info); an integrated GPU is already counted in "
+                "package"
             )
             yield Refusal(f"hwmon:amdgpu-{address}", reason), set()
             continue
@@ -438,7 +445,9 @@ class BatteryMeter:
                     return cls(folder)
                 except MeterReadError:
                     continue
-        raise MeterUnavailable(f"{root} holds no battery that is discharged", "unplug the charger")
+        raise MeterUnavailable(
+            f"{root} contains no battery that is discharging", "unplug the charger"
+        )
 
     @property
     def fault_counts(self) -> Mapping[str, int]:
@@ -452,7 +461,7 @@ class BatteryMeter:
             MeterReadError: it is not discharging, or does not report its power.
         """
         if read_text(self._folder / "status") != "Discharging":
-            raise MeterReadError(f"{self.id} is not discharged: the machine runs on mains power")
+            raise MeterReadError(f"{self.id} is not discharging: the machine runs on mains power")
         microwatts = read_number(self._folder / "power_now")
         if microwatts is not None:
             return abs(microwatts) * 1e-6

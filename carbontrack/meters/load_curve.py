@@ -38,7 +38,7 @@ class LoadCurve(NamedTuple):
         return LoadCurve(best, low, high)
 
     def of_own_load(self, *, whole: bool) -> LoadCurve:
-        """The curve over our own load, where nobody knows what others do meanwhile.
+        """The curve over our own load, if the load of other processes is unknown.
 
         Of a machine that others keep fully busy, our part of the power is in proportion to our
         load; that is the low end. Power rises less than in proportion to load, so that our part is
@@ -67,18 +67,19 @@ SINCE_2010 = LoadCurve(
     low=(0.01, 0.05, 0.20, 0.40),
     high=(0.36, 0.50, 1.05, 1.40),
 )
-"""Parts sold since 2010. Ends: 5th and 95th percentile, rounded outward, of two sets that weigh
-half each: 245 servers since 2014 under SPECpower_ssj2008 (wall power less supply, fans and
-memory), and thirteen curves of ten machines read by RAPL under load generators. The best estimate
-lies between median and mean, since sums of many machines made from a median would be too small."""
+"""Parts sold since 2010. Ends: 5th and 95th percentile, rounded outward, of two sets with equal
+weight: 245 servers since 2014 under SPECpower_ssj2008 (wall power less supply, fans and memory),
+and thirteen curves of ten machines read by RAPL under load generators. The best estimate lies
+between median and mean, since sums of many machines made from a median would be too small."""
 BEFORE_2010 = LoadCurve(
     best=(0.33, 0.40, 0.65, 0.85),
     low=(0.01, 0.07, 0.25, 0.40),
     high=(1.10, 1.20, 1.60, 1.80),
 )
-"""Parts sold before 2010, from 128 servers of 2006 to 2009 under SPECpower_ssj2008. What supply,
-chipset and memory of that time took of the wall's power is not well known, so the low and high ends
-lie outside the 5th and 95th percentile of what remains when mid-range figures are subtracted."""
+"""Parts sold before 2010, from 128 servers of 2006 to 2009 under SPECpower_ssj2008. The part of the
+wall power that supply, chipset and memory of that time took is not well known, so the low and high
+ends lie outside the 5th and 95th percentile of what remains when mid-range figures are
+subtracted."""
 
 
 def curve_of(year: int | None) -> LoadCurve:

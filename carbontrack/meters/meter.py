@@ -1,10 +1,10 @@
-"""What a meter is: one physical or modelled domain whose energy is a count that never goes down.
+"""The meter: one physical or modelled domain whose energy is a count that never decreases.
 
 Every source of energy data is brought to this form: a hardware counter is unwrapped, a power gauge
 is integrated, a model is evaluated from other counts. A span is then a subtraction.
 
-`Meter` is all that a meter must have. What it may offer in addition is asked for by the function
-beside it, the first three and the last once, when the meter is taken in, and none at a read:
+`Meter` is all that a meter must have. Optional attributes are read by the function next to them,
+the first three and the last once, when the meter is added, and none at a read:
 
     ==================  ================  ======================================================
     attribute           asked for by      meaning; without it
@@ -37,11 +37,11 @@ from carbontrack.values import NamedTuple, Value, field
 LOWER_BOUND = "wraps"
 """The fault of a counter that was not read for so long that a wrap may have been missed."""
 STANDS_STILL = "stands_still"
-"""The fault of a counter that did not move although it must, and that something else replaces."""
+"""The fault of a counter that did not change although it must, and that another meter replaces."""
 UNMEASURED = "gpu_unmeasured"
-"""The fault of a GPU that is ours, or may be, and that nothing measures."""
+"""The fault of a GPU that is ours, or may be, and is not measured."""
 MACHINE_HIDDEN = "machine_hidden"
-"""The fault of a machine of which the system's files show nothing, or another view."""
+"""The fault of a machine that the system's files do not show, or show differently."""
 
 BESIDE_CPU_TIME = "beside_cpu_time"
 """The fault of a busy time of the processors that our own CPU seconds contradict. The step counts,
@@ -57,7 +57,7 @@ class Meter(Protocol):
     Attributes:
         id: an address that is the same in every process of the host: "rapl:package-0",
             "nvml:GPU-4e817856-…", "model:ram".
-        component: what the energy belongs to.
+        component: the component whose energy it counts.
         basis: how the joules are known.
         resolution_s: the time between two changes of the underlying count; a span shorter than
             this cannot be measured by differences.
@@ -74,7 +74,7 @@ class Meter(Protocol):
 
     @property
     def component(self) -> Component:
-        """What the energy belongs to."""
+        """The component whose energy it counts."""
         ...
 
     @property
@@ -125,11 +125,10 @@ class FaultCounting(Meter, Protocol):
 
 
 class EndCounting(Meter, Protocol):
-    """A meter that counts the ends of its interval beside the best estimate.
+    """A meter that counts the ends of its interval in addition to the best estimate.
 
-    For a meter that is off by more on one side, or by a share that changes with time, as a model's
-    does with the load. A span's interval is then a difference of counts, as
-    its energy is.
+    For a meter whose uncertainty is larger on one side, or a share that changes with time, as a
+    model's does with the load. A span's interval is then a difference of counts, as its energy is.
 
     Attributes:
         low_j, high_j: the joules since the same instant as those of `read_joules`, as of the last
@@ -211,7 +210,7 @@ def nominal_w(meter: Meter) -> float | None:
 
 
 def about(meter: Meter) -> str | None:
-    """The meter's description of how it arrives at its values; None where it has none."""
+    """The meter's description of how it obtains its values; None if it has none."""
     return getattr(meter, "about", None) or None
 
 
@@ -302,7 +301,7 @@ class MeterSet(Value):
 
 
 def check_meters(meters: Iterable[Meter]) -> None:
-    """Refuse meters with impossible attributes, before anything is measured.
+    """Reject meters with impossible attributes, before anything is measured.
 
     Raises:
         ConfigError: names the meter, the value, and the possible values.
@@ -316,7 +315,9 @@ def check_meters(meters: Iterable[Meter]) -> None:
                 raise ConfigError(f"{told} has {fact}={found!r}; it must be {wanted}")
         ends = [end for end in ("low_j", "high_j") if hasattr(meter, end)]
         if len(ends) == 1:
-            raise ConfigError(f"{told} has {ends[0]} alone; it must have low_j and high_j, or none")
+            raise ConfigError(
+                f"{told} has {ends[0]} only; it must have both low_j and high_j, or neither"
+            )
         for end in ends:
             if not _is_size(getattr(meter, end)):
                 found = getattr(meter, end)

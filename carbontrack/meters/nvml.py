@@ -193,11 +193,13 @@ def power_w(device: Device) -> float:
 
 _NO_SENSOR = "it has neither an energy counter nor a power sensor"
 _VIRTUAL_REASON = (
-    "it is a virtual GPU (vGPU): what a guest is shown is no energy of its own part of the board"
+    "it is a virtual GPU (vGPU): the driver does not show a guest the energy of its part of the "
+    "board"
 )
-_VIRTUAL_CURE = "carbontrack doctor  # on the host, which sees the board"
+_VIRTUAL_CURE = "carbontrack doctor  # on the host, which can read the board"
 _MODEL_CURE = (
-    "CARBONTRACK_GPU_MODEL=1  # assume its power, by its name and how busy the driver says it is"
+    "CARBONTRACK_GPU_MODEL=1  # assume its power, from its name and the utilisation that the "
+    "driver reports"
 )
 
 
@@ -237,7 +239,7 @@ def nvml_meters(
         found = (), (), (Refusal("nvml", str(error), error.cure, fault),)
     except MeterError as error:
         thread.close()  # when the call that hangs returns
-        return (), (), (Refusal("nvml", str(error), "nvidia-smi  # does it hang as well?", fault),)
+        return (), (), (Refusal("nvml", str(error), "nvidia-smi  # does it hang too?", fault),)
     except BaseException:
         thread.close()
         raise
@@ -270,7 +272,9 @@ def _open(
     refused = [Refusal("nvml", choice.problem)] if choice.problem else []
     refused += unmeasured(choice, opened)
     not_ours = [gpu for gpu in gpus if gpu not in choice.gpus]
-    refused += [Refusal(_id_of(gpu), gpu.silent or "it is not ours") for gpu in not_ours]
+    refused += [
+        Refusal(_id_of(gpu), gpu.silent or "it is not used by this program") for gpu in not_ours
+    ]
     meters = {gpu: one for gpu, one in opened.items() if not isinstance(one, Refusal)}
     if choice.unsure:
         refused.append(Refusal("nvml", _order_reason(visible), _ORDER_CURE))
@@ -284,9 +288,9 @@ def _open(
 
 def _order_reason(visible: str | None) -> str:
     return (
-        f"CUDA_VISIBLE_DEVICES={visible!r} has CUDA's numbers, whose order among boards of several "
-        "models is CUDA's own; the board on which this program computes is counted, and all of "
-        "them until that is known"
+        f"CUDA_VISIBLE_DEVICES={visible!r} contains CUDA's numbers, and CUDA sorts boards of "
+        "different models in its own order; the board on which this program computes is counted, "
+        "and all boards until that is known"
     )
 
 

@@ -49,7 +49,7 @@ class Binding:
         except BindingError as error:
             raise MeterUnavailable(f"nvidia-ml-py cannot be imported: {error}", _CURE) from error
         if missing:
-            place = getattr(pynvml, "__file__", None) or "a folder of that name"
+            place = getattr(pynvml, "__file__", None) or "a directory of that name"
             reason = f"the module pynvml ({place}) is not nvidia-ml-py: it has no {missing[0]}"
             raise MeterUnavailable(reason, f"# rename it; then: {_CURE}")
         return cls(pynvml)
@@ -62,7 +62,7 @@ class Binding:
         """
         call = getattr(self._library, function, None)
         if call is None:  # an older package
-            raise BindingError(FUNCTION_NOT_FOUND, f"nvidia-ml-py knows no {function}")
+            raise BindingError(FUNCTION_NOT_FOUND, f"nvidia-ml-py has no function {function}")
         return _guarded(partial(call, *arguments))
 
     def number(self, function: str, *arguments: Any) -> float:
@@ -82,7 +82,7 @@ class Binding:
         found = self.ask(function, *arguments)
         text = _decoded(found) if isinstance(found, bytes) else found
         if not isinstance(text, str) or not text.strip():
-            raise BindingError(None, f"{function} answered with {_kind(found)} instead of a text")
+            raise BindingError(None, f"{function} answered with {_kind(found)} instead of text")
         if isinstance(found, bytes):
             self._undecodable[text] = found
         return text

@@ -78,7 +78,7 @@ class Users:
                 raise
             return GpuUse(part, None)  # the board was divided anew: this slice is no more
         except (AttributeError, TypeError, ValueError) as error:
-            raise MeterReadError(f"{device.uuid} tells no processes: {error}") from error
+            raise MeterReadError(f"{device.uuid} does not list its processes: {error}") from error
 
     def _busy(self, device: Device) -> Mapping[int, float] | None:
         """Percent of the multiprocessors' time, summed over the driver's samples since last time.

@@ -85,7 +85,7 @@ class Driver:
             return cls(binding, thread)
         except BindingError as error:
             kind = NoDriver if error.code in _NO_DRIVER else MeterUnavailable
-            raise kind(f"NVML does not start: {error}", "nvidia-smi") from error
+            raise kind(f"NVML cannot be started: {error}", "nvidia-smi") from error
 
     def gpus(self) -> list[Gpu]:
         """Every board that the driver lists; one that does not answer is `silent`.
@@ -98,7 +98,7 @@ class Driver:
         except BindingError as error:
             raise MeterUnavailable(f"NVML cannot count the GPUs: {error}") from error
         if count > _MOST_BOARDS:
-            raise MeterUnavailable(f"NVML cannot count the GPUs: it says {count}")
+            raise MeterUnavailable(f"NVML cannot count the GPUs: it reports {count}")
         found: dict[str, Gpu] = {}
         buses: dict[str, str | None] = {}
         for index in range(count):
@@ -113,7 +113,9 @@ class Driver:
             if uuid not in found:
                 found[uuid], buses[uuid] = gpu, bus
             elif bus is None or bus != buses[uuid]:  # else it is listed twice, and counted once
-                reason = f"it has the UUID of another board, {uuid}, and cannot be told from it"
+                reason = (
+                    f"it has the UUID of another board, {uuid}, and cannot be distinguished from it"
+                )
                 found[f"{index}"] = Gpu(index, silent=reason)
         return list(found.values())
 
@@ -139,7 +141,7 @@ class Driver:
             MeterGone: no device is open any more.
         """
         if self._closed:
-            raise MeterGone("the driver is not used any more")
+            raise MeterGone("the driver is no longer used")
         return self._thread.ask(work, READ_TIMEOUT_S)
 
     def add(self, device: Device) -> None:

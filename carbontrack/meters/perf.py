@@ -60,7 +60,7 @@ class PerfEvent:
         """
         count = os.read(self._descriptor, 8)
         if len(count) < 8:
-            raise OSError(EIO, "the event shows no count")
+            raise OSError(EIO, "the event returns no count")
         return int.from_bytes(count, "little")
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ _EVENTS: dict[Component, tuple[str, str]] = {
 _CAP_W: dict[Component, float] = {"cpu": 1000.0, "ram": 600.0}
 """As for powercap zones without limits; perf shows none."""
 CURE = """\
-# as root; let programs without privileges count events of the whole machine, until the next boot
+# as root; let unprivileged programs count events of the whole machine, until the next boot
 sysctl kernel.perf_event_paranoid=-1
 # or for one service: AmbientCapabilities=CAP_PERFMON in its systemd unit"""
 

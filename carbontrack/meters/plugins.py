@@ -26,7 +26,7 @@ Models = Mapping[Component, Callable[[], Meter]]
 
 
 class PluginHost(NamedTuple):
-    """What a plugin is told; later versions may tell more.
+    """The arguments of a plugin; later versions may add more.
 
     Attributes:
         sysfs, procfs: the roots of these file systems, which settings may have moved.
@@ -102,11 +102,11 @@ def join(
 ) -> Joined:
     """The meters of these plugins, and those of ours that count something else.
 
-    What a plugin raises, or what is wrong with its meters, is said, and becomes a refusal.
+    A plugin's exception, or a fault of its meters, is logged and becomes a refusal.
 
     Args:
         names: plugins as the setting spells them, "NAME" or "NAME:ADDRESS".
-        host: what each is told, but for the address.
+        host: the arguments of each, except the address.
         ours: the meters that were found without them.
         models: how to make a model of each component that has one.
         spare: those of them that stand in when a meter of ours is lost.
@@ -124,7 +124,7 @@ def join(
     left_out = [meter for meter in ours if contents(meter) & claims.keys()]
     for meter in left_out:
         by = claims[min(contents(meter) & claims.keys())]
-        refused.append(Refusal(meter.id, f"left out, since {by} counts the same energy"))
+        refused.append(Refusal(meter.id, f"left out, because {by} counts the same energy"))
     _close(left_out)
     kept = [meter for meter in ours if not contents(meter) & claims.keys()]
     meters = (*kept, *(one.meter for one in taken))
@@ -144,8 +144,8 @@ def _taken_from(
     """The meters of a plugin.
 
     Raises:
-        MeterUnavailable: it says so itself, something went wrong in it, its meters are not fit for
-            use, or some energy would be counted twice.
+        MeterUnavailable: the plugin raises it, something went wrong in it, its meters are not fit
+            for use, or some energy would be counted twice.
     """
     made: tuple[Meter, ...] = ()
     try:
@@ -196,7 +196,9 @@ def _covers(meter: Any) -> frozenset[Component]:
     unknown = [part for part in told if part not in COMPONENTS]
     if unknown:
         known = ", ".join(COMPONENTS)
-        raise ConfigError(f"the meter {meter.id!r} covers {unknown[0]!r}, which is none of {known}")
+        raise ConfigError(
+            f"the meter {meter.id!r} covers {unknown[0]!r}, which is not one of {known}"
+        )
     return frozenset(told)
 
 
@@ -211,7 +213,7 @@ def _check_overlap(mine: Sequence[_Taken], taken: Sequence[_Taken], ours: Sequen
         if one.overlaps(other):
             raise ConfigError(
                 f"{one.meter.id} and {other.meter.id} of {other.text.partition(':')[0]!r} would "
-                "count the same energy; the plugin that is named first is used"
+                "count the same energy twice; the plugin that is named first is used"
             )
     claimed = frozenset[Component]().union(*(one.covers for one in mine))
     for meter in ours:

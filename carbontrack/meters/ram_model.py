@@ -135,7 +135,7 @@ def ram_model(gib: float, modules_gib: tuple[float, ...], given_w: float | None)
         (count * each_w + total_gib * w) / total_gib
         for each_w, w in zip(MODULE_W, MODULE_W_PER_GIB, strict=True)
     )
-    how = f"{count} DIMMs, {total_gib:g} GiB in all"
+    how = f"{count} DIMMs, {total_gib:g} GiB in total"
     powered_gib = gib if gib < (1.0 - _KEPT_BY_KERNEL) * total_gib else total_gib
     return RamModel(powered_gib, Interval(*per_gib), how)
 

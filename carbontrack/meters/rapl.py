@@ -116,7 +116,7 @@ class RaplZone:
             raise MeterReadError(f"{self._path}: {error.strerror}") from error
         except ValueError as error:
             pass_on(error)
-            raise MeterReadError(f"{self._path} shows no number: {text.strip()!r}") from error
+            raise MeterReadError(f"{self._path} contains no number: {text.strip()!r}") from error
         return raw_uj
 
     def read_joules(self, now_s: float) -> float:
@@ -284,7 +284,7 @@ class MirroredZones:
 _CONTROL_TYPES = ("intel-rapl", "intel-rapl-mmio")
 """AMD's counters appear as intel-rapl too. The mmio interface is used only where it is alone."""
 _UNUSED = {
-    "psys": "it contains package and dram, which are read; both would be counted twice",
+    "psys": "it contains package and dram, which are read, so their energy would be counted twice",
     "core": "it is contained in package",
     "uncore": "it is contained in package",
 }
@@ -297,7 +297,7 @@ _LIMIT_MARGIN = 1.5
 
 CURE = """\
 # one of these, as root; then open a new session
-# for good: members of the group `power` may read the counters
+# permanently: members of the group `power` may read the counters
 groupadd -f power && usermod -aG power "$USER"
 cat >/etc/udev/rules.d/70-powercap.rules <<'RULE'
 SUBSYSTEM=="powercap", ACTION=="add", RUN+="/bin/sh -c 'chgrp power /sys%p/energy_uj; \
@@ -305,7 +305,7 @@ chmod g+r /sys%p/energy_uj'"
 RULE
 udevadm control --reload && udevadm trigger --subsystem-match=powercap --action=add
 # for one service: AmbientCapabilities=CAP_DAC_READ_SEARCH in its systemd unit
-# until the next boot, for everybody on this machine:
+# until the next boot, for every user of this machine:
 chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"""
 """The counters are root's since kernel 5.10, because fast reading of them can leak secrets
 (CVE-2020-8694, "Platypus")."""
@@ -374,7 +374,7 @@ def _unseen(
     seen = {place.package for place in places if place.component == "cpu"}
     if packages is None or not seen:
         return {}
-    reason = f"{root} does not show it, and this machine has {packages} packages"
+    reason = f"{root} does not show which one, and this machine has {packages} packages"
     numbers = [str(n) for n in range(packages) if str(n) not in seen][: packages - len(seen)]
     unseen = [ZonePlace(root, f"rapl:package-{number}", "cpu") for number in numbers]
     return {place: Refusal(place.id, reason) for place in unseen}
@@ -504,9 +504,9 @@ def _highest_w(zone: Path) -> float | None:
 
 
 ENERGY_FILTERING = (
-    "SGX is enabled on this Intel processor. With recent microcode it then blurs its energy "
-    "counters at random, up to 50 % over short times; sums over minutes stay useful. To be rid of "
-    "it: disable SGX in the firmware's set-up, where nothing needs it"
+    "SGX is enabled on this Intel processor. With recent microcode it then adds random noise to "
+    "its energy counters, up to 50 % over short times; sums over minutes remain useful. To avoid "
+    "this, disable SGX in the firmware setup if nothing needs it"
 )
 """Intel's mitigation of CVE-2020-8694 ("energy filtering"): it comes with SGX, whether that is used
 or not. Its effect on a counter cannot be seen from outside, so this is a suspicion only."""
@@ -537,10 +537,11 @@ def _no_zone(sysfs: Path, root: Path) -> Refusal:
     # Docker mounts an empty directory over devices/virtual/powercap; class/powercap keeps the links
     if any(path.is_symlink() for path in root.glob("intel-rapl*")):
         return Refusal(
-            "rapl", f"the links in {root} lead nowhere, as in a container", CONTAINER_CURE
+            "rapl", f"the links in {root} point nowhere, as in a container", CONTAINER_CURE
         )
     reason = (
-        f"{root} holds no RAPL zone: a virtual machine, or the module intel_rapl_msr is missing"
+        f"{root} contains no RAPL zone: this is a virtual machine, or the module intel_rapl_msr is "
+        "missing"
     )
-    cure = "modprobe intel_rapl_msr  # on real hardware; a virtual machine has no counters to show"
+    cure = "modprobe intel_rapl_msr  # on real hardware; a virtual machine has no energy counters"
     return Refusal("rapl", reason, cure if (sysfs / "module").is_dir() else CONTAINER_CURE)

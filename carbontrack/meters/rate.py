@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-COUNTED: Final = "the interval holds for about nine in ten such servers, by their processors"
+COUNTED: Final = "the interval holds for about nine in ten servers with such processors"
 IN_GUEST: Final = "how often the interval holds in virtual machines is not known"
 NO_PART: Final = "how often the interval holds is not known without the exact part"
 OTHER_PART: Final = "how often the interval holds for such processors is not known"

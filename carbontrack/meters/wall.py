@@ -75,14 +75,15 @@ def fit_wall(readings: Sequence[WallReading], meters: Sequence[str]) -> WallFit:
     constant_w = y_mean - gain * x_mean
     if gain < 1.0 - 1e-9:
         raise ConfigError(
-            f"these readings give a gain of {gain:.3f}: the wall's power would rise by less than "
-            "what is metered inside, which cannot be; were both read over the same time, in watts, "
-            "and does the wall meter carry all of this machine?"
+            f"these readings give a gain of {gain:.3f}: wall power would rise by less than the "
+            "metered power, which is impossible; were both read over the same time, in watts, and "
+            "is the whole machine connected to the wall meter?"
         )
     if constant_w < -1e-9:
         raise ConfigError(
             f"these readings give a constant of {constant_w:.1f} W, and a machine cannot draw less "
-            "than nothing beside what is metered; were both read over the same time, in watts?"
+            "than nothing in addition to what is metered; were both read over the same time, in "
+            "watts?"
         )
     line = WallFit(max(1.0, gain), max(0.0, constant_w), 0.0, tuple(meters), count)
     half_w = _half_widths_w(readings, line, x_mean, s_xx)
@@ -101,7 +102,9 @@ def check_readings(readings: Sequence[WallReading]) -> None:
     """
     for metered_w, wall_w in readings:
         if not (isfinite(metered_w) and isfinite(wall_w) and metered_w > 0.0 and wall_w > 0.0):
-            raise ConfigError(f"{metered_w:g} W metered and {wall_w:g} W at the wall is no reading")
+            raise ConfigError(
+                f"{metered_w:g} W metered and {wall_w:g} W at the wall are not a valid reading"
+            )
 
 
 def _check_spread(readings: Sequence[WallReading]) -> None:
@@ -114,8 +117,8 @@ def _check_spread(readings: Sequence[WallReading]) -> None:
     lowest_w, highest_w = min(powers_w), max(powers_w)
     if highest_w - lowest_w < max(_CLOSEST_W, _CLOSEST * highest_w):
         raise ConfigError(
-            f"all readings lie between {lowest_w:.1f} and {highest_w:.1f} W metered, too close to "
-            "tell a gain from a constant; take one while the machine is busier"
+            f"all readings lie between {lowest_w:.1f} and {highest_w:.1f} W metered, too close "
+            "together to separate a gain from a constant; take one while the machine is busier"
         )
 
 
@@ -183,7 +186,7 @@ class WallRest:
         self.fault_counts: Mapping[str, int] = {}
         self.nominal_w = fit.constant_w
         self.about = (
-            f"the wall draws {fit.constant_w:.1f} W + {fit.gain:.3f} x metered "
+            f"wall power is {fit.constant_w:.1f} W + {fit.gain:.3f} x metered "
             f"(calibrated with {fit.readings} readings)"
         )
         self._first_s: float | None = None

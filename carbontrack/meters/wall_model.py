@@ -113,11 +113,15 @@ class WallModel:
         """Instant, busy seconds, metered joules and our sums that the present count starts from."""
         self._closed = False
         self.about = (
-            f"servers draw {WALL_SHARES[0][1].best:g} (idle) to {WALL_SHARES[-1][1].best:g} (busy) "
-            f"x {self._tdp_w:.4g} W of design power at the wall, less what is metered"
+            f"wall power of servers: {WALL_SHARES[0][1].best:g} (idle) to "
+            f"{WALL_SHARES[-1][1].best:g} (busy) x {self._tdp_w:.4g} W of design power, less what "
+            "is metered"
         )
         if server.is_guest:
-            self.about += "; of the host's wall, this guest's share by its part of that power"
+            self.about += (
+                "; of the host's wall power, this guest's share in proportion to its part of the "
+                "design power"
+            )
 
     def rest_w(self, load: float, metered_w: float) -> float:
         """The power at this load beside `metered_w` of processors and memory."""
@@ -187,7 +191,7 @@ class WallModel:
 
 
 def with_wall_model(meters: MeterSet, server: Server) -> MeterSet:
-    """The meters, and one for what a server of this design power draws beside them.
+    """The meters, and one for the further wall power of a server with this design power.
 
     The user, who asked for it, is warned where it cannot be had.
     """
@@ -227,8 +231,8 @@ def _refusal(meters: Sequence[Meter], server: Server) -> Refusal | None:
         return Refusal(MODEL_ID, "no meter counts the processors")
     if server.is_client:
         reason = (
-            "this is a processor of desktops and laptops, and the model is of servers: none of "
-            "the published walls is of such a machine"
+            "this is a desktop or laptop processor, and the model is for servers: no published "
+            "wall power is of such a machine"
         )
         return Refusal(MODEL_ID, reason, None if server.is_guest else _WALL_METER)
     if server.known in ("family", "nothing"):
@@ -238,6 +242,6 @@ def _refusal(meters: Sequence[Meter], server: Server) -> Refusal | None:
             seen = "and a virtual machine does not see how large its host's processors are"
             cure = "# where the hypervisor shows the processor's own name (QEMU: -cpu host), it is"
             return Refusal(MODEL_ID, f"{reason}, {seen}", cure)
-        cure = f"CARBONTRACK_CPU_TDP_W=…  # of one package, from its data sheet\n{_WALL_METER}"
+        cure = f"CARBONTRACK_CPU_TDP_W=…  # of one package, from its datasheet\n{_WALL_METER}"
         return Refusal(MODEL_ID, reason, cure)
     return None

@@ -31,8 +31,8 @@ _STEPS = 100_000
 """Instructions of SQLite between two looks at the clock, which take some milliseconds."""
 _LEAST_ROW_BYTES = 4
 _STORE = (
-    "it is the store of `carbontrack serve`, and no file of records: that server has the totals of "
-    "a project, on its page and at /v1/report"
+    "it is the store of `carbontrack serve`, not a file of records: that server shows the totals "
+    "of a project, on its page and at /v1/report"
 )
 _LIMIT_LENGTH = 0
 """SQLITE_LIMIT_LENGTH (sqlite.org/c3ref/c_limit_attached.html)."""
@@ -58,7 +58,7 @@ def sqlite_rows(
     import sqlite3
 
     if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     path.open("rb").close()  # an error names the file
     uri = f"{path.absolute().as_uri()}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, timeout=min(5.0, limit_s))
@@ -67,14 +67,14 @@ def sqlite_rows(
     except sqlite3.DatabaseError as error:
         if to_the_end:
             raise ConfigError(f"cannot read {path}: {error}") from error
-        LOGGER.warning("%s: %s; what follows in it is passed over", path, error)
+        LOGGER.warning("%s: %s; the rest of it is skipped", path, error)
         yield None
     finally:
         connection.close()
 
 
 def _most_rows(path: Path) -> int:
-    """More rows than a file of that length can hold: a made-up one may hand out a page for ever."""
+    """More rows than a file of that length can hold: a manipulated file may never end."""
     log = path.with_name(f"{path.name}-wal")
     length = path.stat().st_size + (log.stat().st_size if log.exists() else 0)
     return 1000 + length // _LEAST_ROW_BYTES

@@ -249,7 +249,7 @@ def find_task(name: str) -> Task:
 
         near = did_you_mean(get_close_matches(asked, tasks(), 1), form=repr)
         raise ConfigError(
-            f"no distribution was published for {name!r}{near}; known: {', '.join(tasks())}"
+            f"no distribution was published for {name!r}, only for {', '.join(tasks())}{near}"
         )
     return found
 

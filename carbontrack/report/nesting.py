@@ -250,7 +250,7 @@ class Links(NamedTuple):
     Attributes:
         children, parents: their places, and those of their parents.
         held: whether the parent holds the row; rows of a circle would hold each other.
-        not_covered: whether the row does not say so, and its parent does not cover it.
+        not_covered: whether the row does not state it, and its parent does not cover it.
     """
 
     children: Any

@@ -26,7 +26,7 @@ MOST_ROWS = 20
 _LONGEST_NAME = 60
 COUNTED_ONCE = "without_double_counting"
 """The attribute of a frame whose rows can be added up as they are."""
-_HEADS = ("started (UTC)", "name", "time", "energy", "CO2e", "region", "known", "status")
+_HEADS = ("started (UTC)", "name", "time", "energy", "CO2e", "region", "basis", "status")
 
 
 @cache
@@ -87,7 +87,7 @@ def _sums(frame: pd.DataFrame) -> str:
     outer, left_out = (frame, NotAdded()) if is_once else counted_once(one_row_per_id(frame)[0])
     count = f"{len(frame):,} record{'s' * (len(frame) != 1)}"
     if left_out.nested:
-        count += f", {left_out.nested:,} of them inside others"
+        count += f", {left_out.nested:,} of them nested in others"
     if left_out.overlapping:
         count += f", {left_out.overlapping:,} that overlap on a machine counted once"
     joules = outer["energy_kwh"].sum(min_count=1) / kwh_from(1.0)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_RUNS = 10_000
-"""Runs that a page lists; of more it lists those with the largest emissions, and says so."""
+"""Runs that a page lists; beyond that it lists those with the largest emissions, with a note."""
 MOST_BARS = 12
 UNKNOWN = "(unknown)"
 _MOST_LABELS = 64
@@ -208,7 +208,9 @@ def grids(frame: pd.DataFrame) -> list[dict[str, Any]]:
     found["kwh"] = by_grid["energy_kwh"].sum()
     for name in ends.values():
         kwh, grams = by_grid[f"{name}_kwh"].sum(), by_grid[f"{name}_g"].sum()
-        found[name] = (grams / kwh).where(kwh > 0.0, found[name])
+        # without the noise of the quotient: 329.65000000000003 would be shown as 329.7, and as
+        # 329.6 in a report of other runs on the same grid
+        found[name] = (grams / kwh).where(kwh > 0.0, found[name]).round(9)
     rows = found.sort_values("kwh", ascending=False).head(50).reset_index()
     return [
         {name: None if cell != cell else cell for name, cell in row.items()}  # noqa: PLR0124 - NaN

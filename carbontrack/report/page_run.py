@@ -103,8 +103,8 @@ def no_power_curve() -> str:
     command = code("carbontrack run --timeline -- COMMAND")
     return (
         '<section aria-labelledby="h-power"><h2 id="h-power">Power over time</h2><p class="empty">'
-        f"No power curve was kept for this run. {command} keeps one, and so does "
-        f"{code('carbontrack.track(NAME, timeline=True)')}; it is then shown here.</p></section>"
+        f"No power curve was kept for this run. To see one here, measure with {command} or "
+        f"{code('carbontrack.track(NAME, timeline=True)')}</p></section>"
     )
 
 

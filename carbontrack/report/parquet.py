@@ -49,7 +49,7 @@ def parquet_rows(path: Path) -> Iterator[Mapping[str, object] | None]:
             for batch in whole.iter_batches(_BATCH_ROWS, columns=wanted):
                 yield from map(_row, batch.to_pylist())
         except (pa.ArrowException, ValueError) as error:
-            LOGGER.warning("%s: %s; what follows in it is passed over", path, error)
+            LOGGER.warning("%s: %s; the rest of it is skipped", path, error)
             yield None
 
 

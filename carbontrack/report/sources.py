@@ -92,11 +92,11 @@ def _files(path: Path) -> list[Path]:
         next(path.iterdir(), None)  # rglob would skip a directory that may not be read
         found = sorted(f for f in path.rglob("*") if _holds_records(f) and not _is_draft(f, path))
         if not found:
-            raise ConfigError(f"{path} holds no file that ends in {', '.join(ROWS)}")
+            raise ConfigError(f"{path} contains no file that ends in {', '.join(ROWS)}")
         return found
     check_ending(path)
     if not _holds_records(path):
-        raise ConfigError(f"{path} holds timelines; name the file of records beside it")
+        raise ConfigError(f"{path} contains timelines; name the file of records next to it")
     path.stat()  # a missing file is an error before any other is read
     return [path]
 

@@ -2,7 +2,7 @@
 
 It writes them as its user's country does: with semicolons or tabs between the cells, with decimal
 commas, with its own words for true and false, in UTF-16. All of that can be read. What cannot be
-undone, ids that were rounded like numbers and times in the order of a country, is told.
+undone, ids that were rounded like numbers and times in a country's order, is reported.
 """
 
 from __future__ import annotations

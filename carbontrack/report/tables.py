@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -69,6 +70,8 @@ _JOB_HEADS = (
     *("ranks", "hosts", "attempts", "runs", "energy", "interval", "useful"),
     *("CO2e", "interval", "measured", "time"),
 )
+_LEAST = ("time", "attempts", "hosts", "measured", "ranks", "useful")
+"""The columns of a table that a narrow terminal does not show, the first one first."""
 _JOB_FIELDS = tuple(one.name for one in fields(Job) if one.name != "key")
 _UNKNOWN = "(unknown)"
 _WIDEST_KEY = 40
@@ -76,16 +79,46 @@ LONGEST = 200
 """Columns of a text in Markdown and LaTeX; longer ones are cut."""
 
 
-def as_table(summary: Summary) -> str:
-    """Columns in plain text, with what was left out below."""
+def as_table(summary: Summary, columns: int | None = None) -> str:
+    """Columns in plain text, with what was left out below.
+
+    Args:
+        summary: what to show.
+        columns: those of the terminal. Where the table is wider, the columns of it that matter
+            least are left out, and named below; sentences are broken between words. None: no limit.
+    """
     rows = [list(row) for row in _rows(summary)]
     rows = [[cut_to(visible(row[0]), _WIDEST_KEY), *row[1:]] for row in rows]
     heads = [cut_to(visible(summary.by or "all"), _WIDEST_KEY), *summary.heads]
-    widths = [max(map(width_of, column)) for column in zip(heads, *rows, strict=True)]
+    (heads, *rows), missing = _fitted([heads, *rows], columns)
+    widths = _widths([heads, *rows])
     lines = [_aligned(heads, widths), *(_aligned(row, widths) for row in rows)]
     if len(rows) > 1:
         lines.insert(len(lines) - 1, "  ".join("-" * width for width in widths))
-    return "\n".join([*lines, "", *notes(summary), *combined(summary)]).rstrip() + "\n"
+    below = [*notes(summary), *combined(summary)]
+    if missing:
+        below.append(f"Not shown, because this terminal is too narrow: {', '.join(missing)}.")
+    if columns is not None:
+        below = [textwrap.fill(line, columns, break_long_words=False) for line in below]
+    return "\n".join([*lines, "", *below]).rstrip() + "\n"
+
+
+def _fitted(table: list[list[str]], columns: int | None) -> tuple[list[list[str]], list[str]]:
+    """The heads and rows without the columns for which there is no room, and these heads."""
+    missing: list[str] = []
+    for head in _LEAST if columns is not None else ():
+        widths = _widths(table)
+        if sum(widths) + 2 * (len(widths) - 1) <= (columns or 0):
+            break
+        if head in table[0]:
+            at = table[0].index(head)
+            table = [[*row[:at], *row[at + 1 :]] for row in table]
+            missing.append(head)
+    return table, missing
+
+
+def _widths(table: list[list[str]]) -> list[int]:
+    return [max(map(width_of, column)) for column in zip(*table, strict=True)]
 
 
 def as_json(summary: Summary) -> str:
@@ -148,7 +181,7 @@ def notes(summary: Summary) -> Iterator[str]:
         of_it = "the energy" if share is None else f"{_percent(unrecorded)} of the energy"
         yield f"How {of_it} is known is not recorded, as in CodeCarbon's files."
     if summary.total.market_emissions_g is not None:
-        yield f"By contract (market-based), beside these: {by_contract(summary.total)}."
+        yield f"By contract (market-based), in addition: {by_contract(summary.total)}."
     yield from _of_jobs(summary)
     yield from left_out(summary)
 
@@ -171,8 +204,8 @@ def _of_jobs(summary: Summary) -> Iterator[str]:
     missing = sum(job.missing_ranks for job in summary.jobs)
     if missing:
         yield (
-            f"{missing:,} {'rank has' if missing == 1 else 'ranks have'} no row here; what a "
-            "killed process had counted is written by `carbontrack recover`."
+            f"{missing:,} {'rank has' if missing == 1 else 'ranks have'} no row here; records of "
+            "killed processes are written by `carbontrack recover`."
         )
 
 
@@ -222,10 +255,10 @@ def _percent(share: float) -> str:
 def _not_added(rows: NotAdded) -> Iterator[str]:
     if rows.nested:
         one = rows.nested == 1
-        lie = "lies inside another" if one else "lie inside others"
-        are = "is" if one else "are"
+        are, others = ("is", "another row") if one else ("are", "other rows")
         energy = _in_brackets(rows.nested_energy_kwh)
-        yield f"{_rows_of(rows.nested)}{energy} {lie} in these files and {are} not added again."
+        nested = f"{_rows_of(rows.nested)}{energy} {are} nested in {others} of these files"
+        yield f"{nested} and {are} not added again."
     if rows.overlapping:
         hosts = "one host" if rows.overlapping_hosts == 1 else f"{rows.overlapping_hosts:,} hosts"
         joules = joules_from(rows.overlapping_energy_kwh)

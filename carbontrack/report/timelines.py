@@ -1,4 +1,4 @@
-"""Power over time of the runs, read from the files of timelines beside those of records."""
+"""Power over time of the runs, read from the files of timelines next to those of records."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class RunTimeline:
 def iter_timelines(
     path: AnyPath, *, on_skip: Callable[[], None] | None = None
 ) -> Iterator[RunTimeline]:
-    """The timelines in one file, or in the one beside this file of records.
+    """The timelines in one file, or in the one next to this file of records.
 
     A run that is in the file twice, as after files were concatenated, comes twice. `on_skip` is
     called for each line that holds no timeline.
@@ -83,7 +83,7 @@ def largest(runs: Iterable[RunTimeline], frame: pd.DataFrame, most: int) -> list
 def read_timeline(*paths: AnyPath) -> pd.DataFrame:
     """Power over time as one pandas frame, a row for each run, bin and component.
 
-    `paths` are files of timelines, or files of records that have one beside them. The columns are
+    `paths` are files of timelines, or files of records that have one next to them. The columns are
     record_id and name, as in the records; `at`, the start of the bin as a time in UTC; and
     start_s, end_s, component, energy_j, observed_s and watts, as `PowerRow` explains them. Watts
     are missing in a gap. A run that is there twice counts once.

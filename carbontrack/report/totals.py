@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
-from carbontrack.errors import ConfigError
+from carbontrack.errors import ConfigError, close_matches, did_you_mean
 from carbontrack.interval import Interval, product
 from carbontrack.meters import nvml, rapl
 from carbontrack.meters.cpu_power import UNKNOWN_W_PER_THREAD
@@ -118,7 +118,7 @@ SUM_TEXTS = (
     *("basis", "cpu_basis", "gpu_basis", "ram_basis", "cpu_model", "gpu_models", "host_id"),
     "faults",
 )
-"""The columns that sums need, beside that of their key."""
+"""The columns that sums need, in addition to that of their key."""
 _KEYS = {
     "name": "name",
     "region": "region",
@@ -141,7 +141,7 @@ class Total:
             scarce minerals and metals by making the same hardware, as kg of antimony.
         market_emissions_g: by contract, of the records that have such a figure.
         measured_share, modelled_share, assumed_share: of the energy, by how it is known; what is
-            left of it is energy of which no record says so.
+            left of it is energy without that information in any record.
         market_share: the share of the energy that `market_emissions_g` is for.
     """
 
@@ -197,7 +197,11 @@ def key_column(by: str) -> str:
         return _KEYS[by]
     if by.startswith("label:") and by != "label:":
         return "labels"
-    raise ConfigError(f"cannot group by {by!r}; ways are name, region, day, host, job, label:KEY")
+    near = close_matches(by, _KEYS) or ([] if by.startswith("label") else [f"label:{by}"])
+    raise ConfigError(
+        f"cannot group by {by!r}; ways are name, region, day, host, job, label:KEY"
+        f"{did_you_mean(near)}"
+    )
 
 
 def keys_of(frame: pd.DataFrame, by: str) -> Any:
@@ -251,7 +255,7 @@ class RecordSums:
     """The sums of records that come in any number of frames.
 
     Memory grows with the groups, and in each group with the hosts and processors whose errors are
-    told apart; not with the records.
+    distinguished, not with the records.
     """
 
     def __init__(self, by: str | None = None) -> None:

@@ -8,8 +8,8 @@ UNMEASURED_GPU = "gpu_unmeasured"
 _WORDS: Mapping[str, tuple[str, str]] = {
     UNMEASURED_GPU: ("GPU is not measured", "GPUs are not measured"),
     "zones_closed": (
-        "closed counter is taken to be like the others of its kind",
-        "closed counters are taken to be like the others of their kind",
+        "closed counter is assumed to be like the others of its kind",
+        "closed counters are assumed to be like the others of their kind",
     ),
     "source_failed": ("source of meters failed", "sources of meters failed"),
 }

@@ -5,12 +5,13 @@ does not answer adds nothing now; its next answer brings what was missed. A valu
 number counts as no answer. So does a count that fell or rose implausibly, the first time; the
 second time in a row the counter is taken as reset, and counting goes on from the new value.
 
-The ends that some meters count (`low_j`, `high_j`) are summed beside the energy, number by number.
-A meter's count and its ends are one answer: they are believed, dropped, or doubted together.
+The ends that some meters count (`low_j`, `high_j`) are summed in addition to the energy, number by
+number. A meter's count and its ends are one reading: they are accepted, dropped, or doubted
+together.
 
 Where a stand-in has counted instead of a meter, the meter's next step covers that time once more.
-What the stand-in counted is then owed: it is kept back from the meter's steps until it is made up.
-So no step is below 0, no row that was written changes, and the sum of both is what the meter says.
+The stand-in's energy is then owed: it is subtracted from the meter's steps until it is made up. So
+no step is below 0, no written row changes, and the sum of both is the meter's energy.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Reading(NamedTuple):
         joules: each meter's count; None where it did not answer.
         ends_j: the ends of the meters that count them; those of a silent meter are not used.
         end_meters: for each of them, the index of its meter.
-        missed: how many meters should have answered and did not.
+        missed: the number of meters that should have had a value and did not.
         dropped: indices of meters whose step since their last answer is discarded; their counts go
             on from here.
         lower_bounds: indices of meters whose step is a lower bound: the energy is added, and the

@@ -26,7 +26,7 @@ QUERY_PERIOD_S: Final = 0.9
 """The shortest time between two queries of the driver: one for each tick of a second."""
 
 ORDER_FAULT: Final = "gpu_order_unknown"
-"""The fault of readings in which nobody knew which of several boards are ours."""
+"""The fault of readings in which it was unknown which of several boards are ours."""
 
 _log = logging.getLogger("carbontrack")
 
@@ -57,7 +57,7 @@ class GpuShares:
         return bool(self._shared)
 
     def take(self, states: Sequence[MeterState]) -> None:
-        """Take in that there are other meters than before; of a new one all may be ours."""
+        """Update to changed meters; all of a new one may be ours."""
         before = dict(self._shared)
         self._shared = [
             (n, s.meter) for n, s in enumerate(states) if is_shared_meter(s.meter) and not s.gone
@@ -70,12 +70,12 @@ class GpuShares:
             self._updated_at_s = float("-inf")
 
     def update(self, usage: UsageReader | None, clock: Clock, *, is_shared: bool) -> None:
-        """Query who uses the GPUs, if it is due and somebody needs it.
+        """Query the processes that use the GPUs, if it is due and needed.
 
         Args:
-            usage: knows our processes; None: nobody does.
+            usage: knows our processes; None: they are unknown.
             clock: the clock.
-            is_shared: whether somebody needs our part of each.
+            is_shared: whether our part of each is needed.
         """
         undecided = [group for group in self._candidates if not group.decided]
         if usage is None or not (is_shared or undecided):
@@ -109,7 +109,7 @@ class GpuShares:
         try:
             uses = meter.look()
         except MeterError as error:
-            _log.debug("who uses the board could not be read: %s", error)
+            _log.debug("the processes that use the board could not be read: %s", error)
             return None  # the last known part stays valid
         if _is_candidate(meter):
             meter.note(uses, ours)
@@ -132,8 +132,8 @@ class GpuShares:
     def relative_uncertainty(self, index: int) -> float:
         """The relative uncertainty of our part of a meter, at most 1.
 
-        An even split, among ranks too, and a MIG slice do not say who drew the power: all of it may
-        be ours.
+        An even split, among ranks too, and a MIG slice do not show which process drew the power:
+        all of it may be ours.
         """
         return self._uncertainties.get(index, 0.0)
 

@@ -11,7 +11,7 @@ from carbontrack.values import NamedTuple
 
 SHORT_S = 0.001
 """Gaps are kept in whole milliseconds, rounded up; one that is not longer than this is left out,
-as it is what is told where none is kept."""
+because it is the answer if none is kept."""
 _LONGER_MS = float("inf")
 """More than any gap."""
 
@@ -49,7 +49,7 @@ WINDOW_S = 0.05
 """The shortest time over which a mean power is taken: fifty refreshes of a RAPL counter."""
 REFRESHES = 5
 """And the fewest refreshes of the meter: within one refresh of a GPU's counter the energy is 0 or
-too much, and over five the mean is off by a fifth at most."""
+too much, and over five the error of the mean is at most a fifth."""
 
 
 class Mean(NamedTuple):
@@ -79,8 +79,8 @@ class RecentPowers(NamedTuple):
     """The last mean power of each meter; immutable, and computed when it is asked for.
 
     Attributes:
-        before, updated: the counts of the last two updates. From the former on, the ends show how
-            far off the powers are.
+        before, updated: the counts of the last two updates. From the former on, the ends show the
+            uncertainty of the powers.
         means: the means of meters that follow each other.
         refresh_s: the refresh period of each meter.
     """
@@ -138,7 +138,7 @@ class ReadingHistory:
 
     Attributes:
         powers: the recent powers.
-        add_gap: takes in a gap between two readings; those of `SHORT_S` need not be told.
+        add_gap: adds a gap between two readings; those of `SHORT_S` need not be added.
     """
 
     def __init__(self, counts: Counts, resolutions_s: Callable[[], Sequence[float]]) -> None:
@@ -149,7 +149,7 @@ class ReadingHistory:
         self.restart(counts)
 
     def restart(self, counts: Counts) -> None:
-        """Start anew after a pause."""
+        """Restart after a pause."""
         self._gaps.clear()
         powers = self.powers
         if len(powers.refresh_s) < len(counts.counts_j):
@@ -157,7 +157,7 @@ class ReadingHistory:
         self.powers = powers.restarted(counts)
 
     def follow(self, counts: Counts) -> float:
-        """Take in the counts of now; returns when to do it again."""
+        """Add the current counts; returns when to do it again."""
         powers = self.powers
         if len(powers.refresh_s) < len(counts.counts_j):
             powers = self.powers = powers.of_more(counts, self._resolutions_s())

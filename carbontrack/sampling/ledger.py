@@ -109,15 +109,15 @@ def add_joules(a: Joules, b: Joules) -> Joules:
 
 
 class Step(NamedTuple):
-    """The machine's energy between two samples, and among how many spans and calls it is shared.
+    """The machine's energy between two samples, and the number of spans and calls that share it.
 
     Attributes:
         at_s: the instant of the later sample.
         joules: each meter's energy.
         components: each meter's component.
         leaves: open spans without an open child.
-        calls: how many decorated calls ran meanwhile, on the mean, while a span was open; their
-            part is apportioned later.
+        calls: the mean number of decorated calls that ran in this time, while a span was open;
+            their part is apportioned later.
         elapsed_s: the step's length.
         cpu_s: the CPU seconds that this process used in it; while a span was open, those calls.
         parts: the part of each meter that this process tree used, None where it is not known;
@@ -207,7 +207,7 @@ def credit(account: Account, step: Step, terms: Terms) -> Account:
     """Credit one step of the machine's energy to the open spans and running calls.
 
     At each instant the energy is split evenly among the open leaves; running calls count as leaves,
-    each for as long as it ran. Where no span is open everything is set aside for calls, and
+    each for as long as it ran. If no span is open, everything is set aside for calls, and
     `carbontrack.tracking.apportion` decides how much of it belongs to one.
     """
     ours = tuple(map(mul, step.joules, terms.shares))
@@ -274,13 +274,13 @@ class RunningAccount(NamedTuple):
     """An account at an earlier reading, and the terms by which it goes on from there; immutable.
 
     As long as the terms and the number of leaves stay the same, the energy since then is one step,
-    however many readings there are. It is credited when somebody asks for it.
+    however many readings there are. It is credited when it is read.
 
     Attributes:
         settled: the sums by `since`.
         since: the machine's counts from which on these terms apply.
-        terms: the factors; None: nothing is credited any more.
-        sharing: among whom the energy is shared.
+        terms: the factors; None: nothing more is credited.
+        sharing: the spans and calls that share the energy.
     """
 
     settled: Account = Account()
@@ -289,7 +289,7 @@ class RunningAccount(NamedTuple):
     sharing: Sharing = Sharing((), 0)
 
     def at(self, counts: Counts) -> Account:
-        """The account by these counts, which are those of its beginning or later ones."""
+        """The account at these counts, which are those of its start or later ones."""
         if self.terms is None or counts is self.since:
             return self.settled
         return credit(self.settled, self.sharing.of(self.since, counts), self.terms)
@@ -303,7 +303,7 @@ class RunningAccount(NamedTuple):
         return after.anchor.counts_j is known or self.since.anchor.counts_j is not known
 
     def closed(self, counts: Counts) -> RunningAccount:
-        """The account that stays as it is by these counts."""
+        """The account, fixed at these counts."""
         return self if self.terms is None else RunningAccount(self.at(counts), counts)
 
 
@@ -337,7 +337,7 @@ def total(sums: Sums, start: Mark, end: Mark, leaves: int) -> Sums:
 
 
 def mark_at(at_s: float, before: Mark, after: Mark) -> Mark:
-    """The mark of an instant between two marks, as if everything had gone evenly between them."""
+    """The mark of an instant between two marks, assuming that everything was even between them."""
     length_s = after.counts.at_s - before.counts.at_s
     part = (at_s - before.counts.at_s) / length_s if length_s > 0.0 else 1.0
     if not 0.0 < part < 1.0:
@@ -363,7 +363,7 @@ def mark_at(at_s: float, before: Mark, after: Mark) -> Mark:
 
 
 def calls_between(before: Account, after: Account) -> Sums:
-    """What was set aside for calls between two states of an account."""
+    """The energy set aside for calls between two states of an account."""
     return Sums(
         sub_joules(after.calls_j, before.calls_j),
         each(sub, after.calls_g, before.calls_g),
@@ -432,8 +432,8 @@ class ShareWindow:
     def shares_of_step(self, since_s: float, now_s: float, own_cpu_s: float) -> Shares:
         """The shares of a step that ends now, with the CPU seconds of this process in it.
 
-        Where the window is longer than the step, or older, we may have begun or ceased to work. One
-        that has just begun says nothing of others yet.
+        If the window is longer than the step, or older, our load may have started or stopped since.
+        A window that has just started has no information on other processes yet.
         """
         before, last = self._before, self._last
         is_long = last.at_s - before.at_s >= SHARE_WINDOW_S
@@ -455,8 +455,8 @@ def _cpu_share_of_step(
 ) -> float | None:
     """Our CPU share of a step, in which this process has used so many CPU seconds.
 
-    The snapshots enclose a longer time, or one that ended before the step. Others, and our child
-    processes, are taken to have gone on as in that time. None where something is not known.
+    The snapshots enclose a longer time, or one that ended before the step. Other processes, and our
+    child processes, are assumed to have continued as in that time. None if something is not known.
     """
     own_s, all_s = after.own_cpu_s, after.machine_cpu_s
     if None in (own_s, all_s, before.own_cpu_s, before.machine_cpu_s):
@@ -513,7 +513,9 @@ class Ledger:
             return ShareWindow(self.attribution, usage, now_s)
         except Exception as error:
             pass_on(error)
-            self.deferred_log.add(logging.ERROR, "what this process uses could not be read", error)
+            self.deferred_log.add(
+                logging.ERROR, "the resource usage of this process could not be read", error
+            )
         return None
 
     def intensity(self, when: datetime) -> GridIntensity | None:
@@ -583,7 +585,9 @@ class Ledger:
             return self._window.shares(at_s)
         except Exception as error:
             pass_on(error)
-            self.deferred_log.add(logging.ERROR, "what this process uses could not be read", error)
+            self.deferred_log.add(
+                logging.ERROR, "the resource usage of this process could not be read", error
+            )
         return self._window.known  # the last known shares stay valid
 
 

@@ -1,9 +1,10 @@
 """The meter bank: reads all meters, replaces those that fail, and takes them back.
 
-A meter only reads or raises. A short silence needs no action, because the next count contains what
-was missed. After three silent ticks or ten seconds the next best meter of the same component, its
-substitute, covers the outage. When the lost meter answers again, its step covers that time once
-more: what the substitute has counted is then kept back from its steps (`counts.Returned`).
+A meter only reads or raises. A short failure needs no action, because the next count includes the
+missed energy. After three silent ticks or ten seconds the next best meter of the same component,
+its substitute, covers the outage. When the lost meter answers again, its step covers that time once
+more: the energy that the substitute has counted is then subtracted from its steps
+(`counts.Returned`).
 
 A counter that answers and stands still although it must move is found by `stillness`.
 """
@@ -176,7 +177,7 @@ class MeterBank:
         self.joining: dict[int, StandIn] = {}  # that come with the next reading
 
     def wake(self) -> None:
-        """The time before the next reading belongs to nobody."""
+        """The time before the next reading is attributed to no span."""
         self.watch.woke = True
         if not self._all_answer:
             for state in self.states:  # a lost meter begins anew: it covers nothing
@@ -208,7 +209,7 @@ class MeterBank:
     def step(self, before: Counts, now_s: float) -> Counts | None:
         """Read every meter; returns the counts after a plain step.
 
-        None where something else than the counts may have changed; `judge` tells what.
+        None if something other than the counts may have changed; `judge` determines what.
         """
         if not self._all_answer:
             self._joules = tuple([state.read(now_s) for state in self.states])
@@ -257,7 +258,7 @@ class MeterBank:
         return self.watch.compare(self, reading, faults) if self.watch.is_on else (reading, faults)
 
     def refresh(self) -> None:
-        """Look anew which meters there are, and whether all of them just answer."""
+        """Update the list of meters, and whether all of them have a value."""
         self._is_plain = self._all_answer and not (self.watch.is_on or self.joining)
         self._meters = [state.meter for state in self.states]
 
@@ -337,9 +338,9 @@ class MeterBank:
         except MeterError as error:
             told, substitute = f"{told} ({error})", None
         if substitute is None:
-            self.deferred_log.add(logging.WARNING, f"{told}; nothing stands in for it")
+            self.deferred_log.add(logging.WARNING, f"{told}; there is no substitute for it")
             return None
-        self.deferred_log.add(logging.WARNING, f"{told}; {substitute.meter.id} stands in")
+        self.deferred_log.add(logging.WARNING, f"{told}; {substitute.meter.id} replaces it")
         self.stand_ins[component] = substitute
         index = len(self.states)
         self.take_ends(index, substitute)
@@ -358,7 +359,7 @@ class MeterBank:
             self.deferred_log.add(logging.WARNING, f"{component} is measured again")
 
     def read_singly(self) -> None:
-        """Read each meter by itself until the next tick, which finds out whether all answer."""
+        """Read each meter separately until the next tick, which checks whether all have a value."""
         self._all_answer = self._is_plain = False
         self._note_fault_counting()
 
@@ -394,7 +395,10 @@ class MeterBank:
 def _read_the_rest(
     states: Sequence[MeterState], error: Exception, joules: list[float | None], now_s: float
 ) -> None:
-    """Read those behind the meter that raised; each once, as a second answer hides the silence."""
+    """Read the meters after the one that raised.
+
+    Each once, because a second reading would hide a failure.
+    """
     index = len(joules)
     if index < len(states):  # else all have answered, and the ends are asked for again
         states[index].mark_silent(error, now_s)
@@ -506,7 +510,7 @@ class CounterWatch:
             self._within_s[index] = within_s
 
     def _look_closer(self) -> None:
-        """Watch all from the first reading on; their time is billed from the last pause on."""
+        """Watch all from the first reading on; their time is attributed from the last pause on."""
         if self._first is not None:
             for index in self._within_s:
                 self._closer().begin(index, *self._first)

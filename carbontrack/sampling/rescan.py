@@ -1,9 +1,9 @@
-"""The rescan: meters that appear while a program runs are taken in, and none counts twice.
+"""The rescan: meters that appear while a program runs are added, and no energy is counted twice.
 
-A board that is plugged in, a driver that is loaded, a right that is granted after the start: once a
-minute, while anything is open, `Rescan` compares cheap signs of that, and only where they have
-changed it detects all meters anew. Both are done in a thread of its own. What is new joins the bank
-with an index of its own; a model of what is measured from now on is retired, as a substitute is.
+A board may be plugged in, a driver loaded, or a permission granted after the start: once a minute,
+while anything is open, `Rescan` compares cheap signs of that, and only if they have changed it
+detects all meters again. Both are done in a separate thread. A new meter joins the bank with its
+own index; a model of a component that is measured from now on is retired, as a substitute is.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from carbontrack.system.forking import OwnThread, holding_forks
 from carbontrack.values import NamedTuple, replace
 
 PERIOD_S: Final = 60.0
-"""The time from one look to the next."""
+"""The time from one check to the next."""
 
 _log = logging.getLogger("carbontrack")
 
 
 class Rescan:
-    """Looks once a minute whether there are other meters than before.
+    """Checks once a minute whether the available meters have changed.
 
     Args:
-        signs: what tells that, cheap to find out; the first time it is only noted.
+        signs: the signs of a change, cheap to read; the first time they are only stored.
         detect: the meters that there are now.
     """
 
     def __init__(self, signs: Callable[[], Hashable], detect: Callable[[], MeterSet]) -> None:
         self.due_s = float("-inf")
-        """When the next look is due."""
+        """When the next check is due."""
         self._signs, self._detect = signs, detect
         self._noted: Hashable = None
         self._looking_pid: int | None = None  # a fork has no thread of its parent's
 
     def look(self, sampler: Any) -> None:
-        """Look in the background, unless it is being done; returns at once."""
+        """Check in the background, unless a check is running; returns at once."""
         self.due_s = sampler.clock.monotonic_s() + PERIOD_S
         if self._looking_pid == os.getpid():  # a driver hangs
             return
@@ -54,7 +54,7 @@ class Rescan:
             self._looking_pid = None
 
     def look_now(self, sampler: Any) -> None:
-        """Look, and take in what is new; never raises."""
+        """Check, and add new meters; never raises."""
         try:
             signs = self._signs()
             if self._noted is not None and signs != self._noted:
@@ -64,7 +64,7 @@ class Rescan:
                     return  # the next look finds them once more
             self._noted = signs
         except Exception as error:  # whatever a driver raises; the next look may succeed
-            _log.debug("meters could not be looked for again: %r", error)
+            _log.debug("meters could not be searched for again: %r", error)
         finally:
             self._looking_pid = None
 
@@ -91,10 +91,10 @@ class Changes(NamedTuple):
 
 
 def changes(states: Sequence[MeterState], found: MeterSet) -> Changes:
-    """What has to change so that nothing counts twice, and nothing that counts is given up.
+    """The changes after which no energy is counted twice and no measured component is lost.
 
     A GPU is one of several, known by its id. Meters of all else may be the same energy by other
-    means, so they join only where no meter that measures would be left beside them.
+    means, so they join only if no measuring meter would remain with them.
     """
     gpus = _changes(states, [meter for meter in found if meter.component == "gpu"], gpu=True)
     rest = _changes(states, [meter for meter in found if meter.component != "gpu"], gpu=False)
@@ -183,7 +183,7 @@ def take_in(sampler: Any, found: MeterSet) -> bool:
 
 
 def _tell(sampler: Any, found: MeterSet) -> None:
-    """Records say what is measured and what is not as it is now."""
+    """Update what records report as measured and not measured."""
     bank = sampler.bank
     meters = tuple(state.meter for state in bank.states if not state.gone)
     sampler.meters = replace(found, meters=meters, substitutes=dict(bank.substitutes))
@@ -209,7 +209,7 @@ def _change(bank: MeterBank, what: Changes, found: MeterSet) -> None:
     new = {name: make for name, make in found.substitutes.items() if name not in bank.stand_ins}
     bank.substitutes = {**new, **bank.substitutes}
     names = ", ".join(meter.id for meter in (*what.new, *(meter for _, meter in what.back)))
-    bank.deferred_log.add(logging.INFO, f"{names}: there only now, and read from now on")
+    bank.deferred_log.add(logging.INFO, f"{names}: found only now, and read from now on")
 
 
 def _go_on(bank: MeterBank, index: int, meter: Meter) -> None:
@@ -221,7 +221,7 @@ def _go_on(bank: MeterBank, index: int, meter: Meter) -> None:
 
 
 def _set_aside(bank: MeterBank, index: int) -> None:
-    """Read a model no more, as its component is measured; it may stand in for that later."""
+    """Stop reading a model, because its component is measured; it may replace the meter later."""
     state = bank.states[index]
     component = state.meter.component
     if bank.stand_ins.get(component) is state:

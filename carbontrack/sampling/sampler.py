@@ -75,7 +75,7 @@ class CallApportioner(Protocol):
         ...
 
     def forget_parent(self) -> None:
-        """Start anew in a child process."""
+        """Reset in a child process."""
         ...
 
 
@@ -92,7 +92,7 @@ class TickListener(Protocol):
 
 
 EARLY_S = 0.02
-"""How soon after a span has opened our memory is surveyed, if there is more of it than before."""
+"""How soon after a span has opened our memory is surveyed, if it has grown."""
 SUSPEND_S, SHORTEST_S = 0.5, 0.01
 """A shorter suspend is noise between two clocks; and a rise of what they show that is looked at."""
 
@@ -230,7 +230,7 @@ class Sampler:
             _let_go(self, ledger, id(holder))
 
     def uninterrupted(self, do: Callable[[], None]) -> None:
-        """Do something to its end, whatever handlers of signals raise meanwhile."""
+        """Run a function to its end, whatever signal handlers raise in the meantime."""
         if self.lock._is_owned():  # type: ignore[attr-defined]
             busily(do)  # the ticker's thread may want the lock
         else:
@@ -394,7 +394,7 @@ def _shares(sampler: Sampler) -> bool:
 
 
 def _at_deadline(sampler: Sampler) -> None:
-    """Look for meters that are new, and do the work of a tick, on the sampler's thread.
+    """Check for new meters, and do the work of a tick, on the sampler's thread.
 
     No tick while a survey of our memory is awaited: what several processes share would be counted
     once for each of them in the step until then. A span that ends meanwhile takes its step all the
@@ -413,7 +413,7 @@ def _at_deadline(sampler: Sampler) -> None:
 
 
 def _may_rescan(sampler: Sampler) -> bool:
-    """Whether it is time to look whether there are other meters than before."""
+    """Whether it is time to check for changed meters."""
     rescan = sampler._rescan
     if rescan is None or isinstance(rescan, tuple):
         return rescan is not None
@@ -488,7 +488,7 @@ def _credit(sampler: Sampler, counts: Counts) -> None:
 
 
 def _sharing(sampler: Sampler, calls: tuple[float, float], after: Counts) -> Sharing:
-    """Among whom a step is shared."""
+    """The spans and calls that share a step."""
     if len(sampler.components) != len(after.counts_j):
         sampler.components = tuple(state.meter.component for state in sampler.bank.states)
         sampler.end_meters = sampler.bank.end_meters
@@ -512,7 +512,7 @@ def _usage_of_calls(sampler: Sampler, before: Counts, after: Counts) -> tuple[fl
 
 
 def _begin(sampler: Sampler, ledger: Ledger) -> None:
-    """Have a ledger take part in samples from now on."""
+    """Include a ledger in samples from now on."""
     usage = None
     if ledger.attribution.scope == "process":
         usage = sampler.usage = sampler.usage or UsageReader()
@@ -563,14 +563,14 @@ def _time_after_check(sampler: Sampler, now_s: float) -> float:
 
 
 def take_in(sampler: Sampler, group: Path, leaves_out: Callable[[int, int], bool]) -> None:
-    """Take in daemons of a control group that is ours alone, see `ProcessTree.take_in`."""
+    """Include daemons of a control group that only we use, see `ProcessTree.take_in`."""
     with sampler.lock:
         if sampler.usage is not None:
             sampler.usage.take_in(group, leaves_out)
 
 
 def fall_asleep(sampler: Sampler) -> None:
-    """Nothing is open: give back what only open runs need; on the sampler's thread."""
+    """Nothing is open: release what only open runs need; on the sampler's thread."""
     _to_the_end(partial(_rest, sampler), "the sampler could not fall asleep")
 
 

@@ -9,7 +9,7 @@ been paused, and a clock may be one that a test moves.
 - The processors have worked meanwhile, by the system's count or our own; or ten times as long has
   passed, and several readings far from each other saw the same count.
 - A counter that has never moved since it was taken in has a tenth of the time. It is not proven:
-  the first block of a program may be short, and must not be billed 0 J by a counter that is dead.
+  the first block of a program may be short, and must not be attributed 0 J by a dead counter.
 
 A counter that moves after all is taken back, and what its stand-in has counted meanwhile is owed
 (see `carbontrack.sampling.counts`). It then has more time before it is doubted again: some are
@@ -115,7 +115,6 @@ class Watch:
         index, within_s: the meter's index, and the time within which it must move.
         count_j, since_s: where it stands, and since when, as far as is known.
         work: the CPU seconds at that instant, or at the first look after it.
-        bill: from where on its time is billed.
         is_proven: whether it has ever moved.
         is_aside: whether it is no longer counted.
     """
@@ -133,6 +132,7 @@ class Watch:
     def begin(self, counts_j: tuple[float | None, ...], work: Work, since_s: float) -> None:
         """Watch it from here: it has just moved, or was just taken in."""
         self.count_j, self.since_s, self.work = counts_j[self.index] or 0.0, since_s, work
+        # from where on a substitute would count its energy
         self.bill = Bill(since_s, counts_j, None)
         self._readings, self._read_at_s = 0, since_s
 
@@ -301,7 +301,7 @@ class Stillness:
         state = bank.states[watch.index]
         component = state.meter.component
         told = (
-            f"{state.meter.id} has stood still for {now.at_s - watch.since_s:.2g} s, in which the "
+            f"{state.meter.id} has not changed for {now.at_s - watch.since_s:.2g} s, while the "
             f"processors worked for {watch.work.until(now):.2g} CPU seconds"
         )
         if component in self._aside:

@@ -1,7 +1,7 @@
 """The ticker: the sampler's thread, which calls `tick` at whole multiples of a period.
 
-It also does jobs for the main thread. There a handler of a signal may raise at any line; in this
-thread none runs, so a job is done to its end.
+It also runs jobs for the main thread. There a signal handler may raise at any line; in this thread
+none runs, so a job is always completed.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Wakeup(threading.Event):
     """An event for one waiting thread that may be set at any instruction.
 
     `threading.Event` has a lock: a handler or a finalizer that sets one just while its thread sets
-    it would wait for itself for ever. `SimpleQueue.put` may be called again within itself.
+    it would wait for itself forever. `SimpleQueue.put` may be called again within itself.
     """
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ def _queue_of_these_threads() -> type[SimpleQueue[object]]:
 
 
 class _Job:
-    """Something that is done once, by the thread that takes it first."""
+    """A function that is called once, by the thread that takes it first."""
 
     def __init__(self, do: Callable[[], None]) -> None:
         self._do = [do]
@@ -106,7 +106,7 @@ class _Job:
         self.messages: list[logging.LogRecord] = []
 
     def run(self) -> None:
-        """Do it, if nobody else does."""
+        """Run it, unless another thread does."""
         try:
             do = self._do.pop()
         except IndexError:
@@ -185,7 +185,9 @@ class Ticker:
             if not isinstance(error, RuntimeError):
                 raise
             pass_on(error)
-            _log.debug("no sampler thread: %s", error)  # at interpreter exit; span edges count
+            _log.debug(
+                "the sampler thread cannot be started: %s", error
+            )  # at interpreter exit; span edges count
 
     def _run(self) -> None:
         me = threading.current_thread()
@@ -226,7 +228,7 @@ class Ticker:
         return now_s + (left_s if left_s > _ROUNDING * period_s else left_s + period_s)
 
     def _do_jobs(self) -> bool:
-        """Do what waits to be done; whether there was anything."""
+        """Run the waiting jobs; returns whether there were any."""
         had_any = bool(self._jobs)
         while self._jobs:
             job = self._jobs.popleft()
@@ -235,7 +237,7 @@ class Ticker:
         return had_any
 
     def do(self, do: Callable[[], None]) -> None:
-        """Do something to its end, whatever handlers of signals raise meanwhile.
+        """Run a function to its end, whatever signal handlers raise in the meantime.
 
         In the main thread the ticker's thread does it. What a handler raises while the main thread
         waits for that reaches the program afterwards.

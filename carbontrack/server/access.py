@@ -1,4 +1,4 @@
-"""Who sends a request: the project and the right that its token stands for.
+"""The sender of a request: the project and the permission of its token.
 
 A token comes as a bearer, or from a browser as the password of HTTP's basic authentication, whose
 user name is ignored. Tokens are looked up by their text and remembered by its hash.
@@ -27,11 +27,11 @@ BASIC = {"WWW-Authenticate": 'Basic realm="carbontrack: a read token as password
 
 
 class Caller(NamedTuple):
-    """Whoever sends a request.
+    """The sender of a request.
 
     Attributes:
         project: whose records it may send or read.
-        may_send, may_read: what its token is for.
+        may_send, may_read: the permissions of its token.
         quota_records_per_min: of the project; None for no limit.
     """
 
@@ -44,9 +44,9 @@ class Caller(NamedTuple):
 class Access:
     """Finds the caller of a request by its token.
 
-    `is_open` lets everybody in, as the project `default`, until there is a token: for a server
-    that only this machine can reach. Then requests must name this machine as their host, since a
-    page in a browser here may have another name resolved to this address.
+    `is_open` accepts everyone, as the project `default`, until there is a token: for a server that
+    only this machine can reach. Then requests must name this machine as their host, because a page
+    in a browser here may have another name resolved to this address.
     """
 
     def __init__(
@@ -70,17 +70,17 @@ class Access:
         """The caller of a request with these headers; `challenge` is the header of a 401.
 
         Raises:
-            Refused: the request has no token, or one that does not hold.
-            StoreUnavailable: the store does not answer now.
+            Refused: the request has no token, or an invalid one.
+            StoreUnavailable: the store does not respond now.
         """
         if self._is_open and (caller := await self._anybody(headers)) is not None:
             return caller
         text = token_in(headers.get("authorization", ""))
         if text is None:
-            raise Refused(401, "a token is needed", headers=challenge)
+            raise Refused(401, "a token is required", headers=challenge)
         caller = await self._remembered(hashlib.sha256(text.encode()).digest(), text)
         if caller is None:
-            raise Refused(401, "the token does not hold", headers=challenge)
+            raise Refused(401, "the token is not valid", headers=challenge)
         return caller
 
     async def _anybody(self, headers: Mapping[str, str]) -> Caller | None:
@@ -90,7 +90,9 @@ class Access:
             self._is_open = False
         elif not is_this_machine(_host_in(headers)):
             raise Refused(
-                403, "a server without tokens answers only to a host such as localhost or 127.0.0.1"
+                403,
+                "a server without tokens accepts only requests to a host such as localhost or "
+                "127.0.0.1",
             )
         return found
 
@@ -111,7 +113,7 @@ class Access:
         return caller
 
     def _find(self, text: str | None) -> Caller | None:
-        """Ask the store; `text` is None for whoever needs no token."""
+        """Ask the store; `text` is None for a sender that needs no token."""
         if text is None:
             if self._tokens.has_tokens():
                 return None
@@ -126,7 +128,7 @@ class Access:
 
 
 def token_in(authorization: str) -> str | None:
-    """The token in the header; None where it holds none."""
+    """The token in the header; None if it contains none."""
     scheme, _, rest = authorization.strip().partition(" ")
     if scheme.lower() == "bearer":
         return rest.strip() or None
@@ -140,7 +142,7 @@ def token_in(authorization: str) -> str | None:
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether the name or address can be reached from this machine alone."""
+    """Whether the name or address can be reached only from this machine."""
     if host.lower() == "localhost":
         return True
     try:

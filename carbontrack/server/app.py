@@ -34,12 +34,14 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-_AWAY = "the store does not answer now"
+_AWAY = "the store does not respond at the moment"
 _REFUSALS = (Refused, StoreUnavailable, ConfigError, MissingExtra, asyncio.CancelledError)
-"""What becomes an answer: a ConfigError is the grouping of a report; a request is cancelled when it
-is time for the server to end."""
+"""Exceptions that become a response: a ConfigError is the grouping of a report.
+
+A request is cancelled when the server has to stop.
+"""
 _GONE_STATUS = 499
-"""For the count of requests whose senders did not wait for the answer; as nginx has it."""
+"""For counting requests whose senders did not wait for the response; as in nginx."""
 
 
 class ReceiverApp:
@@ -98,15 +100,17 @@ class ReceiverApp:
             await writing
 
     async def _delete_old(self) -> None:
-        """Delete what is older than its project keeps, now and then."""
+        """Delete records past the retention time of their project, from time to time."""
         while True:
             try:
                 count = await asyncio.to_thread(self._store.apply_retention)
             except StoreUnavailable as error:
-                self._warnings.warn("retention", f"nothing old was deleted: {error}")
+                self._warnings.warn("retention", f"old records were not deleted: {error}")
             else:
                 if count:
-                    LOGGER.info("%d records older than their project keeps were deleted", count)
+                    LOGGER.info(
+                        "%d records past the retention time of their project were deleted", count
+                    )
             await asyncio.sleep(self._limits.retention_every_s)
 
     # -- routes --------------------------------------------------------------------------------
@@ -115,7 +119,7 @@ class ReceiverApp:
         """Store an array of records; 204 when they are durable."""
         caller = await self._access.caller(request.headers, BEARER)
         if not caller.may_send:
-            raise Refused(403, "this token is for reading; it may not send records")
+            raise Refused(403, "this token is for reading; it cannot be used to send records")
         length = declared_length(request.headers, self._limits)
         self._quotas.check(caller.project, caller.quota_records_per_min)
         with self._held.taken(caller.project, length):
@@ -161,16 +165,16 @@ class ReceiverApp:
         caller = await self._access.caller(request.headers, challenge)
         if caller.may_read:
             return caller
-        reason = "this token is for sending; it may not read"
+        reason = "this token is for sending; it cannot be used to read"
         if challenge is BASIC:  # a browser asks for another one
             raise Refused(401, reason, headers=challenge)
         raise Refused(403, reason)
 
     async def _report(self, query: ReportQuery) -> tuple[Loaded, Summary]:
-        """One report at a time, in a thread; those beyond some that wait are refused."""
+        """One report at a time, in a thread; requests are refused if too many wait."""
         assert self._report_lock is not None
         if self._reports >= self._limits.waiting_reports:
-            raise Refused(429, "too many reports are being made", wait_s=0.0)
+            raise Refused(429, "too many reports are being computed", wait_s=0.0)
         self._reports += 1
         try:
             async with self._report_lock:
@@ -188,7 +192,7 @@ class ReceiverApp:
         return Response(text, headers={"Content-Type": CONTENT_TYPE})
 
     async def get_health(self, _: HttpRequest) -> Response:
-        """Whether the store answers; those who ask meanwhile share the question."""
+        """Whether the store responds; concurrent requests share one check."""
         if self._checking is None or self._checking.done():
             self._checking = asyncio.ensure_future(asyncio.to_thread(self._store.check))
         await asyncio.shield(self._checking)
@@ -197,7 +201,7 @@ class ReceiverApp:
     # -- errors --------------------------------------------------------------------------------
 
     def _answering(self, handler: Handler) -> Handler:
-        """The handler, with an answer for each thing that is refused."""
+        """The handler, with a response for each kind of refusal."""
 
         async def answer(request: HttpRequest) -> Response:
             try:
@@ -210,14 +214,14 @@ class ReceiverApp:
         return answer
 
     def _refused(self, error: BaseException) -> Refused:
-        """What one of `_REFUSALS` is to the sender."""
+        """The response for one of `_REFUSALS`."""
         if isinstance(error, Refused):
             return error
         if isinstance(error, StoreUnavailable):
             self._warnings.warn("store", f"{_AWAY}: {error}")
             return Refused(503, _AWAY, wait_s=0.0)
         if isinstance(error, asyncio.CancelledError):
-            return Refused(503, "the server stops", wait_s=0.0)
+            return Refused(503, "the server is stopping", wait_s=0.0)
         return Refused(501 if isinstance(error, MissingExtra) else 400, str(error))
 
     def _refusal(self, refused: Refused) -> Response:

@@ -23,14 +23,14 @@ _LONGEST_REASON = 300
 
 
 class Disconnected(Exception):  # noqa: N818 - states what happened
-    """The sender has gone before its request was complete."""
+    """The sender disconnected before its request was complete."""
 
 
 def declared_length(headers: Mapping[str, str], limits: Limits) -> int:
-    """The length of a body that is worth reading.
+    """The declared length of a body that may be read.
 
     Raises:
-        Refused: it is no JSON, is compressed, is too long, or its length is not said.
+        Refused: it is not JSON, is compressed, is too long, or its length is not declared.
     """
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
@@ -40,10 +40,10 @@ def declared_length(headers: Mapping[str, str], limits: Limits) -> int:
             415, "send records without Content-Encoding", headers={"Accept-Encoding": "identity"}
         )
     if "content-length" not in headers or "transfer-encoding" in headers:
-        raise Refused(411, "say the length of the body in Content-Length")
+        raise Refused(411, "send the length of the body as Content-Length")
     length = int(headers["content-length"])  # which the HTTP parser has seen to be a number
     if length > limits.body_bytes:
-        raise Refused(413, f"a body may have {limits.body_bytes:,} bytes, not {length:,}")
+        raise Refused(413, f"a body may have at most {limits.body_bytes:,} bytes, not {length:,}")
     return length
 
 
@@ -52,7 +52,7 @@ async def read_body(receive: Receive, length: int, limits: Limits) -> bytes:
 
     Raises:
         Refused: it did not arrive in time.
-        Disconnected: the sender has gone.
+        Disconnected: the sender has disconnected.
     """
     try:
         return await asyncio.wait_for(_read(receive, length), limits.body_s)
@@ -82,11 +82,13 @@ def rows_in(body: bytes, limits: Limits) -> list[StoredRow]:
     """The rows in a body: a JSON array of records.
 
     Raises:
-        Refused: it is no such array, or has too many records, or one of them is none.
+        Refused: it is not such an array, has too many records, or one of them is invalid.
     """
     received = _objects(body)
     if len(received) > limits.records:
-        raise Refused(413, f"a request may have {limits.records:,} records, not {len(received):,}")
+        raise Refused(
+            413, f"a request may have at most {limits.records:,} records, not {len(received):,}"
+        )
     rows = []
     for place, one in enumerate(received):
         try:
@@ -102,18 +104,18 @@ def _objects(body: bytes) -> list[dict[str, Any]]:
     except RecursionError:
         raise Refused(422, "the body is nested too deeply") from None
     except msgspec.ValidationError as error:
-        raise Refused(422, f"the body is no array of records: {_short(str(error))}") from None
+        raise Refused(422, f"the body is not an array of records: {_short(str(error))}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         mended = _without_lone_surrogates(body)
         if mended is not None:
             return _objects(mended)
-        raise Refused(422, f"the body is no JSON in UTF-8: {_short(str(error))}") from None
+        raise Refused(422, f"the body is not JSON in UTF-8: {_short(str(error))}") from None
 
 
 def _without_lone_surrogates(body: bytes) -> bytes | None:
     """The body with U+FFFD in place of each; None where there is none.
 
-    Python's own JSON has them for bytes of a file name or an argument that are no text.
+    Python's JSON writes them for bytes of a file name or an argument that are not text.
     """
     if b"\\ud" not in body and b"\\uD" not in body:
         return None

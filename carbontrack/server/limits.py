@@ -1,6 +1,6 @@
-"""What requests may take: sizes, times, memory, and each project's records a minute.
+"""The limits of requests: sizes, times, memory, and each project's records a minute.
 
-`Refused` is how every part of the room says no; `app` makes an answer of it.
+Every part of this package refuses with `Refused`; `app` turns it into a response.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.values import NamedTuple
 
 LONGEST_RETRY_AFTER_S = 600.0
-"""Senders wait no longer, whatever they are told."""
+"""Senders wait no longer, whatever the server asks for."""
 
 
 class Limits(NamedTuple):
-    """What one server takes on at a time; the defaults fit two cores and 2 GiB of memory.
+    """The limits of one server; the defaults fit two cores and 2 GiB of memory.
 
     Attributes:
         records, body_bytes: the most in one request; more is 413.
@@ -31,9 +31,9 @@ class Limits(NamedTuple):
         body_s: for the body of a request, from its headers to its last byte.
         request_s: for all of a request, its answer included.
         idle_s: how long a connection is kept without a request; longer than senders keep theirs.
-        stop_s: for what is under way when the server is told to stop; what has no answer then is
+        stop_s: for requests in progress when the server is asked to stop; unanswered ones are then
             refused.
-        last_s: after that, for what the store does still; then the process ends.
+        last_s: after that, for the store's remaining work; then the process ends.
         connections: open at a time; those beyond are closed at once.
         retry_after_s: the least and the most that a busy server asks a sender to wait; at random,
             so that senders that were refused together do not come back together.
@@ -68,11 +68,11 @@ class Refused(Exception):  # noqa: N818 - states what happened; it becomes an an
 
     Attributes:
         status: of the answer.
-        reason: for whoever sent it; never the text of a token.
+        reason: for the sender; never the text of a token.
         headers: of the answer.
         record: the place of the record in the request that is at fault, from 0; None for others.
-        wait_s: how long the sender has to wait at least, where it is to come back later: the answer
-            has a Retry-After then.
+        wait_s: the least time that the sender has to wait before a retry; the response then has a
+            Retry-After.
     """
 
     def __init__(
@@ -109,8 +109,8 @@ class RetryAfter:
 class HeldBytes:
     """The memory that bodies, and the rows made of them, may take together.
 
-    One project may take three quarters of it, and any may have one body: with slow bodies a sender
-    could else keep out all others, whatever its quota.
+    One project may take three quarters of it, and any may have one body: otherwise a sender with
+    slow bodies could block all others, whatever its quota.
     """
 
     def __init__(self, most: int) -> None:
@@ -124,11 +124,11 @@ class HeldBytes:
         """Hold so many bytes for a project in the block.
 
         Raises:
-            Refused: there is no room now.
+            Refused: there is no memory left at the moment.
         """
         own = self._of.get(project, 0)
         if self.now + count > self._most or (own and own + count > self._most_of_one):
-            raise Refused(429, "the server holds as many records as it can", wait_s=0.0)
+            raise Refused(429, "the server cannot hold more records at the moment", wait_s=0.0)
         self._add(project, count)
         try:
             yield
@@ -154,10 +154,10 @@ class Quotas:
         self._levels: dict[str, tuple[float, float]] = {}
 
     def check(self, project: str, per_minute: int | None) -> None:
-        """See whether the project may send now.
+        """Check whether the project may send now.
 
         Raises:
-            Refused: it may not, and when it may.
+            Refused: it may not; the response has the time when it may.
         """
         if per_minute is None:
             return

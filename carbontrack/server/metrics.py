@@ -1,4 +1,4 @@
-"""What the server says of itself, for Prometheus: no label names a project, a token or a record."""
+"""The server's own metrics, for Prometheus: no label names a project, a token or a record."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class ServerMetrics:
-    """The counts of one server, in a registry of their own."""
+    """The counts of one server, in a separate registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -32,7 +32,7 @@ class ServerMetrics:
         )
         self._records = Counter(
             "carbontrack_server_records",
-            "Records: stored, repeated (there already), refused, or failed (to be sent again).",
+            "Records: stored, repeated (stored before), refused, or failed (to be sent again).",
             ("result",),
             registry=self.registry,
         )
@@ -51,7 +51,7 @@ class ServerMetrics:
         )
         self._held = Gauge(
             "carbontrack_server_held_bytes",
-            "Bytes of the bodies that are read, or whose records wait.",
+            "Bytes of the bodies that are being read or whose records wait for the store.",
             registry=self.registry,
         )
 
@@ -60,14 +60,14 @@ class ServerMetrics:
         self._requests.labels(route, str(status)).inc()
 
     def committed(self, added: Added | None, seconds: float) -> None:
-        """Count a transaction: what it has added, or None where it has failed."""
+        """Count a transaction: the rows that it added, or None if it failed."""
         self._commits.observe(seconds)
         if added is not None:
             self.records("stored", added.stored)
             self.records("repeated", added.repeated)
 
     def records(self, result: str, count: int) -> None:
-        """Count records by what became of them."""
+        """Count records by their outcome."""
         self._records.labels(result).inc(count)
 
     def text(self, *, queue: int, held: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The page with a project's totals: HTML without scripts, and without anything from elsewhere."""
+"""The page with a project's totals: HTML without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
 )
-"""Styles of the page itself, and the icon in it; no script, no form, nothing from elsewhere."""
+"""Styles of the page itself, and the icon in it; no script, no form, no external resources."""
 MOST_GROUPS = 200
 _WAYS = ("name", "day", "host", "region")
 _PERIODS = (("7 days", 7), ("30 days", 30), ("365 days", 365))

@@ -1,9 +1,9 @@
 """The process of the server: its socket, its connections' time limits, and its end.
 
-uvicorn runs the application. It leaves two things to proxies that are done here as well: a
-connection that sends its request slowly, or takes its answer slowly, is ended; and after SIGTERM
-the process ends with 0, once everything that was under way is answered, or with 1 if a store that
-does not answer keeps it from that.
+uvicorn runs the application. It leaves two things to proxies that are done here too: a connection
+that sends its request slowly, or reads its response slowly, is closed; and after SIGTERM the
+process exits with 0, once all requests in progress are answered, or with 1 if a store that does not
+respond prevents that.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _ACCEPTED_AT_ONCE = 16
 the backlog: of thousands that come together each would be accepted, then each read, and none would
 have an answer before nearly all have one."""
 _SPARE_FILES = 200
-"""Descriptors for what is no connection of a sender."""
+"""File descriptors for everything except senders' connections."""
 
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens there; port 0 is any that is free.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: it cannot listen there.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(
@@ -62,7 +62,7 @@ def address_of(listening: socket.socket) -> str:
 
 
 def check_is_safe(host: str, tokens: Tokens) -> bool:
-    """Whether the server is open to everybody, which it may be on this machine alone.
+    """Whether the server is open to everyone, which is allowed only on this machine.
 
     Raises:
         ConfigError: there is no token, and other machines could reach it.
@@ -72,8 +72,8 @@ def check_is_safe(host: str, tokens: Tokens) -> bool:
     if is_this_machine(host):
         return True
     raise ConfigError(
-        f"--host {host} lets other machines in, and there is no token yet; make one with "
-        f"carbontrack serve --new-token PROJECT, for the same --store and --tokens"
+        f"--host {host} allows access from other machines, and there is no token yet; create one "
+        "with carbontrack serve --new-token PROJECT, with the same --store and --tokens"
     )
 
 
@@ -86,9 +86,9 @@ def serve(
     limits: Limits | None = None,
     on_start: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; then finish and answer what is under way, and return.
+    """Serve until SIGTERM or SIGINT; then answer the requests in progress, and return.
 
-    `on_start` is called with the address once requests are taken. The process ends with 1 at a
+    `on_start` is called with the address once requests are accepted. The process ends with 1 at a
     second SIGINT, or if `limits.stop_s` and `limits.last_s` have passed and it has not ended: a
     thread may wait for the store without an end. What was not acknowledged will be sent again.
     """
@@ -118,7 +118,7 @@ def serve(
 
 
 def _ended(_number: int, _frame: FrameType | None) -> None:
-    """The server has ended by this signal as it should."""
+    """The server has stopped properly after this signal."""
 
 
 class _Uvicorn(uvicorn.Server):
@@ -148,7 +148,10 @@ class _Uvicorn(uvicorn.Server):
 
 def _end_late() -> None:
     """End the process, with threads that wait for the store; what they write is one transaction."""
-    LOGGER.error("the store did not let the server end; what was not acknowledged is sent again")
+    LOGGER.error(
+        "the store kept the server from stopping; records that were not acknowledged will be sent "
+        "again"
+    )
     os._exit(1)
 
 

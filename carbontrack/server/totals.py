@@ -1,4 +1,4 @@
-"""The totals of a project, of the rows that the store has of it: what `carbontrack report` says."""
+"""The totals of a project, from its rows in the store, as in `carbontrack report`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from carbontrack.values import NamedTuple
 
 
 class ReportQuery(NamedTuple):
-    """What a report is asked for.
+    """The parameters of a report.
 
     Attributes:
         project: whose records.
@@ -34,17 +34,17 @@ def query_of(project: str, given: Mapping[str, str]) -> ReportQuery:
     """The query of a URL: `by`, `since` and `until`.
 
     Raises:
-        Refused: a parameter is unknown, or a time is none.
+        Refused: a parameter is unknown, or a time is invalid.
     """
     if unknown := sorted(set(given) - {"by", "since", "until"}):
         known = "by, since and until"
-        raise Refused(400, f"there is no parameter {unknown[0][:80]!r}; there are {known}")
+        raise Refused(400, f"there is no parameter {unknown[0][:80]!r}; use {known}")
     times = {name: _time(name, given[name]) for name in ("since", "until") if given.get(name)}
     return ReportQuery(project, given.get("by") or "name", times.get("since"), times.get("until"))
 
 
 def _time(name: str, text: str) -> datetime:
-    """A day or a time; in UTC where it does not say otherwise."""
+    """A day or a time; in UTC unless it has a time zone."""
     try:  # before 3.11 Python does not know the Z
         found = datetime.fromisoformat(f"{text[:-1]}+00:00" if text.endswith("Z") else text)
         return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).astimezone(
@@ -52,7 +52,7 @@ def _time(name: str, text: str) -> datetime:
         )
     except (ValueError, OverflowError):
         raise Refused(
-            400, f"{name} {text[:80]!r} is no time, such as 2026-11-24 or 2026-11-24T03:00:00Z"
+            400, f"{name} {text[:80]!r} is not a time such as 2026-11-24 or 2026-11-24T03:00:00Z"
         ) from None
 
 
@@ -77,13 +77,13 @@ def _at_most(rows: Iterator[dict[str, Any]], most: int) -> Iterator[dict[str, An
         if number == most:
             raise Refused(
                 422,
-                f"there are more than {most:,} records; ask for a part of them by since and until",
+                f"there are more than {most:,} records; select a part of them with since and until",
             )
         yield row
 
 
 def summary_of(loaded: Loaded, query: ReportQuery) -> Summary:
-    """The sums by the grouping of the query, and what is left out of them.
+    """The sums by the grouping of the query, and the rows that they leave out.
 
     Raises:
         ConfigError: there is no such grouping.
@@ -108,6 +108,6 @@ def summary_of(loaded: Loaded, query: ReportQuery) -> Summary:
 
 
 def no_total() -> Total:
-    """The sum of no records: nothing is known of it."""
+    """The sum of no records: all its values are unknown."""
     unknown: dict[str, Any] = dict.fromkeys(Total.__dataclass_fields__)
     return Total(**unknown | {"runs": 0, "unknown_runs": 0})

@@ -1,7 +1,7 @@
 """The one writer: groups the rows that wait, and commits them in a thread.
 
 A commit takes a disk some milliseconds whether it holds one row or thousands. So requests put
-their rows into a queue and wait; whatever has gathered there during a commit is the next one. A
+their rows into a queue and wait; all rows that arrived during a commit form the next one. A
 request is answered when its rows are durable, and not before.
 """
 
@@ -22,7 +22,7 @@ from carbontrack.system.clock import SystemClock
 
 @dataclass(slots=True, eq=False)
 class _Put:
-    """The rows of one request, and who waits for them."""
+    """The rows of one request, and the waiter for them."""
 
     project: str
     rows: Sequence[StoredRow]
@@ -51,7 +51,7 @@ class StoreWriter:
     async def put(self, project: str, rows: Sequence[StoredRow]) -> None:
         """Return when the rows are durable.
 
-        A caller that is cancelled meanwhile leaves its rows in the queue: they are written.
+        A caller that is cancelled in the meantime leaves its rows in the queue: they are written.
 
         Raises:
             Refused: too many rows wait already.
@@ -83,7 +83,7 @@ class StoreWriter:
         self._wake.set()
 
     def _next_group(self) -> list[_Put]:
-        """What waits longest, up to the size of a group."""
+        """The rows that wait longest, up to the size of a group."""
         group: list[_Put] = []
         count = 0
         while self._waiting:

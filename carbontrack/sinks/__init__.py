@@ -1,1 +1,4 @@
-"""Where records go: one kind of sink per file; `factory` picks one by the name of the output."""
+"""Destinations of records: one kind of sink per file.
+
+`factory` picks one by the name of the output.
+"""

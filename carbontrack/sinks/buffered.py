@@ -1,4 +1,4 @@
-"""What all sinks have in common: records wait in memory while they cannot be written."""
+"""The common part of all sinks: records wait in memory while they cannot be written."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ Entry = TypeVar("Entry")
 
 
 class _Buffer:
-    """What waits in one process: a child has a copy of its parent's, which the parent writes."""
+    """The waiting records of one process.
+
+    A child has a copy of its parent's, which the parent writes.
+    """
 
     def __init__(self) -> None:
         self.entries: deque[tuple[str, Any]] = deque()
@@ -55,7 +58,7 @@ class BufferedSink(Generic[Entry]):
         self._buffer = PerProcess(_Buffer)
         self._warnings = RateLimitedLog()
         self._is_told = False
-        """Whether the user knows that nothing can be written for now."""
+        """Whether it has been logged that nothing can be written for now."""
         self.still_waits = False
         """After `close`: whether records were not written, and wait for the next process."""
 
@@ -78,7 +81,7 @@ class BufferedSink(Generic[Entry]):
         return tuple(record_id for record_id, _ in self._buffer.get().entries)
 
     def write(self, record: Record) -> None:
-        """Write the record; where that fails for now, keep it for later.
+        """Write the record; if that fails for now, keep it for later.
 
         Raises:
             SinkError: it cannot be written and no more can wait, so this record is lost.
@@ -109,10 +112,10 @@ class BufferedSink(Generic[Entry]):
             self._warn(failure, buffer)
 
     def close(self) -> None:
-        """Try once more to write what waits; what is in the journal is left to `recover`.
+        """Try once more to write the waiting records; those in the journal are left to `recover`.
 
         Raises:
-            SinkError: records are lost, neither written nor in the journal; it says how many.
+            SinkError: records are lost, neither written nor in the journal; with their number.
         """
         buffer = self._buffer.state or self._buffer.get()
         self.still_waits = self._flush(buffer) is not None
@@ -130,7 +133,7 @@ class BufferedSink(Generic[Entry]):
         return self._overflow is not None and self._overflow.enqueue(record, self.address)
 
     def _flush(self, buffer: _Buffer) -> Exception | None:
-        """Write what waits, oldest first; returns why some is left."""
+        """Write the waiting records, oldest first; returns why some are left."""
         entries = buffer.entries
         while entries:
             try:

@@ -1,4 +1,4 @@
-"""What a sink may offer beside `write` and `close`; each is optional for a sink of any package.
+"""Optional interfaces of a sink, in addition to `write` and `close`.
 
 `isinstance` answers whether a sink has it: a class needs no base class for that.
 """
@@ -51,5 +51,8 @@ class SessionSink(Protocol):
     """A sink that looks at the tracker that it was given to, whose records it will get."""
 
     def begin_session(self, session: Any) -> None:
-        """Called before the first record; raises `ConfigError` if it does not take its records."""
+        """Called before the first record.
+
+        Raises `ConfigError` if it does not accept its records.
+        """
         ...

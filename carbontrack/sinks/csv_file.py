@@ -26,14 +26,14 @@ from carbontrack.sinks.files import SharedFileSink
 
 _NUMBERS = frozenset(NUMBER_COLUMNS)
 _HAZARDS = ("=", "+", "-", "@", "'", "\t", "\r")
-"""What makes a spreadsheet calculate (OWASP, CSV injection), and the `'` that is added itself."""
+"""Characters that start a formula in a spreadsheet (OWASP, CSV injection), and `'` itself."""
 _MUST_QUOTE = re.compile('[",\r\n]').search
 
 
 def csv_line(cells: Sequence[str]) -> bytes:
     """The cells as one line.
 
-    NUL and lone surrogates, which no UTF-8 text file can hold, are written as their escapes.
+    NUL and lone surrogates, which a UTF-8 text file cannot contain, are written as escapes.
     """
     return _line([_quoted(cell) for cell in cells])
 
@@ -69,7 +69,7 @@ def _known_texts(*cells: Cell) -> str:
 
 
 _MACHINE = slice(COLUMNS.index("cpu_model"), COLUMNS.index("carbontrack") + 1)
-"""The columns that are the same in all rows of a process, but for a meter that is found later."""
+"""The columns that are the same in all rows of a process, unless a meter is found later."""
 
 
 def restored(column: str, cell: str) -> str:
@@ -89,7 +89,7 @@ def _text_of(column: str, cell: Cell) -> str:
 
 @lru_cache(maxsize=64)  # what describes the machine and the run is the same in each row
 def text_cell(text: str) -> str:
-    """A text as a cell, which a spreadsheet takes for text, and quoted where that is needed."""
+    """A text as a cell that a spreadsheet treats as text, quoted if needed."""
     return _quoted("'" + text if text.startswith(_HAZARDS) else text)
 
 
@@ -116,11 +116,11 @@ HEADER = csv_line(COLUMNS)
 class CsvSink(SharedFileSink):
     """A CSV file: the columns of the record in their order, a row for each record.
 
-    Any number of threads, processes and runs may write to one file at a time. A relative path
-    starts at the working directory at construction.
+    Any number of threads, processes and runs may write to one file at a time. A relative path is
+    resolved from the working directory at construction.
 
     Raises:
-        ConfigError: no file can be written at `path`; says why and what to do.
+        ConfigError: no file can be written at `path`; the message has the reason and what to do.
     """
 
     header = HEADER
@@ -128,6 +128,6 @@ class CsvSink(SharedFileSink):
 
     @staticmethod
     def line_of(record: Record) -> bytes:
-        """The record as a row; long texts are cut where it would be too long for readers."""
+        """The record as a row; long texts are cut if it would be too long for readers."""
         line = line_of_cells(row_cells(record))
         return line if len(line) <= LINE_LIMIT else line_of_cells(row_cells(shortened(record)))

@@ -1,6 +1,6 @@
 """Delivery of queued records to a server, in batches and with retries.
 
-Records that the server refuses for good are written to a dead-letter file with the reason.
+Records that the server rejects permanently are written to a dead-letter file with the reason.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _LAST_BACKOFF_S = 0.1
 _KEEP_ALIVE_S = 15.0
 """How long a connection is kept for the next records."""
 _FAILURES_TO_TELL = 3
-"""Failures in a row after which the user is told: fewer are what retries are for."""
+"""Failures in a row after which a warning is logged; fewer are left to the retries."""
 REQUESTS_PER_MINUTE = 120
 """The most requests to one address in any minute, half of them in a row."""
-_TOO_MANY = f"more than {REQUESTS_PER_MINUTE} requests a minute are not made"
+_TOO_MANY = f"more than {REQUESTS_PER_MINUTE} requests a minute are not sent"
 _LAST_FAILURES = 3
 """Failures after which a process that ends leaves the rest to the next one."""
 
@@ -103,7 +103,7 @@ class RequestRate:
     """How many more requests one address gets for now: those of a minute are limited.
 
     Attributes:
-        is_told: whether the user knows that requests wait for this.
+        is_told: whether it has been logged that requests wait for this.
     """
 
     def __init__(self) -> None:
@@ -257,14 +257,15 @@ class Delivery:
             now = self._clock.now_utc()
             path = write_dead_letters(self._state_dir, url, records, result, now=now)
         except OSError as error:
-            return PostResult("later", f"{result.reason}, and no dead letter: {error.strerror}")
+            return PostResult(
+                "later", f"{result.reason}, and they could not be set aside: {error.strerror}"
+            )
         queue.settle([record.record_id for record in records])
         self.refused += len(records)
         self._warnings.warn(
             f"refused {result.status}",
-            f"{shown(url)} refuses records ({result.reason}); {self.refused} so far are set aside "
-            f"in {path}; {_advice(result.status)}, then send them by: "
-            "carbontrack sync --dead-letters",
+            f"{shown(url)} rejects records ({result.reason}); {self.refused} so far were moved to "
+            f"{path}; {_advice(result.status)}, then send them by: carbontrack sync --dead-letters",
         )
         return result
 
@@ -288,7 +289,7 @@ def _advice(status: int | None) -> str:
     if status in (401, 403):
         return "check the token (CARBONTRACK_HTTP_TOKEN)"
     if status in (400, 413, 422):
-        return "see what the server wants of a record"
+        return "check which records the server accepts"
     return "check the address"
 
 

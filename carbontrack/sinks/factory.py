@@ -52,9 +52,9 @@ def lasting(output: str, sink: Sink) -> str:
 
 
 def default_sink(path: str, *, journal: Journal) -> Sink:
-    """The sink of the output that nobody has chosen; where it cannot be written, records are kept.
+    """The sink of the default output; if it cannot be written, records are kept.
 
-    One warning says so, and how to get them: the measured program must not end for it.
+    One warning reports this, and how to get them: the measured program must not end because of it.
     """
     try:
         return sink_for(path, journal=journal)
@@ -62,12 +62,12 @@ def default_sink(path: str, *, journal: Journal) -> Sink:
         from carbontrack.sinks.csv_file import CsvSink
         from carbontrack.system.log import warn_user
 
-        kept = "not written, since there is no folder to keep them in"
+        kept = "not written, because there is no directory to keep them in"
         if not journal.is_nowhere:
             kept = f"kept in {journal.state_dir}: `carbontrack recover --output FILE` writes them "
             kept += "to a file"
         warn_user(
-            f"{error}; nobody has chosen this output, so the program runs, and its records are "
+            f"{error}; this is the default output, so the program goes on, and its records are "
             f"{kept}; choose an output=…, or output=None for none"
         )
         return CsvSink.unchecked(Path(path), journal=journal)
@@ -109,6 +109,6 @@ def sink_for(
         return SqliteSink(output, journal=journal)
     example = PurePath(text).with_suffix(".csv") if text else "emissions.csv"
     raise ConfigError(
-        f"output {text!r} is no URL and has no ending that chooses a format, which are "
+        f"output {text!r} is neither a URL nor a file name with one of the endings "
         f"{', '.join(SUFFIXES)}: for example {example}"
     )

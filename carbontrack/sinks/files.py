@@ -3,11 +3,11 @@
 Each line is one `write` to a descriptor in append mode, which the kernel keeps whole and apart
 from all others on local file systems. The file is opened for each line: that costs a few
 microseconds, no line is lost to a file that was moved, deleted or rotated, and no descriptor is
-inherited by a fork. While a line is being written, its beginning may already be in the file: what
-looks like a line that was cut off is looked at again before it is taken for one. A killed writer
-may leave a line cut off between another's look and its write, so where somebody has written
-meanwhile, the look is repeated after the write. On a network file system appending is not atomic,
-so each machine has a file of its own there. Whether a file can be an output is checked before
+inherited by a fork. While a line is being written, its beginning may already be in the file: an
+apparently truncated line is checked again before it is treated as one. A killed writer may leave a
+truncated line between another's check and its write, so if another process has written in the
+meantime, the check is repeated after the write. On a network file system appending is not atomic,
+so each machine has a separate file there. Whether a file can be an output is checked before
 anything is measured.
 """
 
@@ -81,7 +81,8 @@ class SharedFile:
     """A file of lines that begins with a header.
 
     A file with another header, such as that of an older version or another program, is left as it
-    is: `path` is then a name beside it that contains `tag`, and `original` the name that was given.
+    is: `path` is then a name next to it that contains `tag`, and `original` the name that was
+    given.
     """
 
     def __init__(
@@ -111,7 +112,10 @@ class SharedFile:
                     return
             finally:
                 os.close(handle)
-        raise SinkError(f"{self.original} and 99 names beside it hold other columns; move them")
+        raise SinkError(
+            f"{self.original} and 99 files with names derived from it have different columns; move "
+            "them"
+        )
 
     def append(self, line: bytes) -> None:
         """Append one line, which ends in a line feed.
@@ -170,7 +174,7 @@ class SharedFile:
         """Create the file with its header, unless another process was faster.
 
         The header is written to a file of another name, which is then linked to the final one:
-        nobody sees the file without it, and a link never replaces a file. Where the name is a
+        no process sees the file without it, and a link never replaces a file. Where the name is a
         symbolic link to a file that does not exist, that file is created.
         """
         created = behind_link(self.path)
@@ -297,7 +301,7 @@ def write_whole(handle: int, content: bytes) -> None:
     written = os.write(handle, content)
     if written != len(content):
         # the rest could end up after another process's line
-        raise OSError(errno.ENOSPC, f"only {written} of {len(content)} bytes fitted")
+        raise OSError(errno.ENOSPC, f"only {written} of {len(content)} bytes could be written")
 
 
 class SharedFileSink(BufferedSink[bytes]):
@@ -307,13 +311,13 @@ class SharedFileSink(BufferedSink[bytes]):
     starts at the working directory at construction.
 
     Raises:
-        ConfigError: no file can be written at `path`; says why and what to do.
+        ConfigError: no file can be written at `path`; the message has the reason and what to do.
     """
 
     header = b""
     """The first line of the file."""
     tag = ""
-    """What is added to the name beside a file with another header."""
+    """Added to the name if a file with another header exists."""
 
     def __init__(
         self,
@@ -327,7 +331,7 @@ class SharedFileSink(BufferedSink[bytes]):
 
     @classmethod
     def unchecked(cls, path: Path, *, journal: Journal | None) -> SharedFileSink:
-        """A sink for a file that cannot be written for now, as its user has been told.
+        """A sink for a file that cannot be written for now, which has been reported.
 
         Records are kept until it can be, and lost only if the journal cannot be written either.
         """
@@ -354,7 +358,7 @@ def shared_file(
     """The text file at `path`, after all checks that are possible before a write.
 
     Raises:
-        ConfigError: no record could be written there; the message says why and what to do.
+        ConfigError: no record could be written there; the message has the reason and what to do.
     """
     checked = path_for_this_machine(path, procfs=procfs)
     try:
@@ -384,10 +388,10 @@ def _whose_columns(path: Path) -> str:
 
 
 def path_for_this_machine(path: str | os.PathLike[str], *, procfs: Path) -> Path:
-    """The checked path; on a network file system, a name beside it that only this machine uses.
+    """The checked path; on a network file system, a name next to it that only this machine uses.
 
     Raises:
-        ConfigError: no record could be written there; the message says why and what to do.
+        ConfigError: no record could be written there; the message has the reason and what to do.
     """
     checked = checked_path(path)
     folder = behind_link(checked).parent
@@ -397,8 +401,8 @@ def path_for_this_machine(path: str | os.PathLike[str], *, procfs: Path) -> Path
     boot = (boot_id(procfs) or "unknown")[:8]  # enough to tell the clients of a server apart
     own = checked.with_name(f"{checked.stem}.boot-{boot}{checked.suffix}")
     warn_user(
-        f"{folder} is on {kind}, where machines spoil each other's writes to one file; "
-        f"this machine writes to {own.name} instead. Read all of them together."
+        f"{folder} is on {kind}, where machines can corrupt each other's writes to one file; this "
+        f"machine writes to {own.name} instead. Read all of these files together."
     )
     return own
 
@@ -407,7 +411,7 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
     """The path of an output file as absolute, if a file can be written there.
 
     Raises:
-        ConfigError: it cannot; the message says why and what to do.
+        ConfigError: it cannot; the message has the reason and what to do.
     """
     text = os.fsdecode(path)
     if not text or "\0" in text:
@@ -435,7 +439,7 @@ _REASONS = {
     "another output",
     "is a directory": "it is a directory; name a file in it, such as {path}/emissions.csv",
     "not a regular file": "it is not a regular file",
-    "link to itself": "it is a link that leads back to itself; remove it",
+    "link to itself": "it is a symbolic link that points back to itself; remove it",
     "no permission": "the file is not readable and writable for this user; choose another, or "
     "chmod u+rw",
 }

@@ -25,12 +25,14 @@ from carbontrack.system.log import LOGGER, warn_user
 from carbontrack.system.urls import shown
 
 _EXIT_SHARE = 0.75
-"""The share of the exit timeout that is left for sending; the rest is for closing, and for the
-delays of a busy machine, where a wait is longer than it was meant to be."""
+"""The share of the exit timeout that is left for sending.
+
+The rest is for closing, and for delays on a busy machine, where waits take longer than requested.
+"""
 
 
 class _Sender:
-    """The thread of one process that sends, and what it works with."""
+    """The sending thread of one process, and its state."""
 
     def __init__(self) -> None:
         self.lock = reentrant_lock()  # reentrant: a finalizer may close the sink meanwhile
@@ -48,10 +50,10 @@ class _Sender:
 
 
 class JournaledHttpSink(BufferedSink[Record]):
-    """Posts records to a URL; `carbontrack.HttpSink` documents how, and the arguments.
+    """Posts records to a URL; see `carbontrack.HttpSink` for the behaviour and the arguments.
 
     The one difference: without a `journal`, records wait in the user's state directory, whatever
-    the setting `state_dir` says, since sinks do not read settings.
+    the setting `state_dir` is, because sinks do not read settings.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class JournaledHttpSink(BufferedSink[Record]):
         self._url = checked_url(url)
         self._token = checked_token(token)
         if token is not None and is_unencrypted(url):
-            warn_user(f"the token for {shown(url)} can be read on its way; use https://")
+            warn_user(f"the token for {shown(url)} is sent unencrypted; use https://")
         _check_above_zero(timeout_s=timeout_s, batch=batch)
         if exit_timeout_s < 0:
             raise ConfigError(f"exit_timeout_s must be 0 or more, not {exit_timeout_s!r}")
@@ -82,7 +84,7 @@ class JournaledHttpSink(BufferedSink[Record]):
 
     @staticmethod
     def default_state_dir() -> Path:
-        """The directory of the journal, if none is handed in."""
+        """The directory of the journal, if none is given."""
         from platformdirs import user_state_path
 
         with suppressed(RuntimeError):  # a user without a home directory
@@ -116,7 +118,7 @@ class JournaledHttpSink(BufferedSink[Record]):
         sender.wake.set()
 
     def hurry(self) -> None:
-        """Let the thread begin its last attempts, without waiting for it; `close` follows.
+        """Make the thread start its last attempts, without waiting for it; `close` follows.
 
         Several sinks that are closed together are all hurried first, so that closing them takes
         no longer than closing one.
@@ -136,10 +138,10 @@ class JournaledHttpSink(BufferedSink[Record]):
             self._journal.rest(at_once=True)
 
     def close(self) -> None:
-        """Let the thread send until the exit timeout; what is left stays in the journal.
+        """Let the thread send until the exit timeout; the remaining records stay in the journal.
 
         Raises:
-            SinkError: records are left that could not even be put into the journal.
+            SinkError: some records could not even be written to the journal.
         """
         self.hurry()
         sender = self._sender.get()
@@ -209,25 +211,25 @@ class JournaledHttpSink(BufferedSink[Record]):
                 except OSError as error:
                     pass_on(error)
                     LOGGER.warning(
-                        "%s: %s; records of ended processes wait longer",
+                        "%s: %s; records of processes that have exited wait longer",
                         self._journal.state_dir,
                         error.strerror or error,
                     )
         return [own, *filter(None, [outbox.queue]), self]
 
     def peek(self, limit: int) -> list[Record]:
-        """The oldest records in memory, which the journal did not take, as on a read-only disk."""
+        """The oldest records in memory, which the journal could not store (read-only disk)."""
         return [record for _, record in list(self._buffer.get().entries)[:limit]]
 
     def settle(self, record_ids: Sequence[str]) -> None:
-        """Forget records that were sent from memory."""
+        """Drop records that were sent from memory."""
         entries = self._buffer.get().entries
         for sent in [entry for entry in list(entries) if entry[0] in record_ids]:
             with suppressed(ValueError):  # written to the journal in the meantime
                 entries.remove(sent)
 
     def _leftovers(self) -> Iterator[JournalFile]:
-        """The journals of ended processes, some of many, after the recovery that was begun."""
+        """The journals of exited processes, a few at a time, after the started recovery."""
         if self._journal.before_leftovers is not None:
             self._journal.before_leftovers()
         yield from leftover_journals(self._journal.state_dir, self._clock, most=LOOK_LIMIT)

@@ -22,8 +22,8 @@ def record_object(record: Record) -> dict[str, Any]:
 def json_line(content: Any) -> bytes:
     """The content as one line of JSON in UTF-8, with its line feed.
 
-    NaN and the infinities, which JSON does not have, become null; other types become text; what a
-    terminal would obey or hide, and a lone surrogate, is written as its JSON escape.
+    NaN and the infinities, which JSON does not have, become null; other types become text; control
+    and invisible characters and lone surrogates are written as JSON escapes.
     """
     try:
         text = _dumped(content)
@@ -56,15 +56,15 @@ def _dumped(content: Any) -> str:
 class JsonlSink(SharedFileSink):
     """A file with one JSON object for each record; unknown is null.
 
-    Any number of threads, processes and runs may write to one file at a time. A relative path
-    starts at the working directory at construction.
+    Any number of threads, processes and runs may write to one file at a time. A relative path is
+    resolved from the working directory at construction.
 
     Raises:
-        ConfigError: no file can be written at `path`; says why and what to do.
+        ConfigError: no file can be written at `path`; the message has the reason and what to do.
     """
 
     @staticmethod
     def line_of(record: Record) -> bytes:
-        """The record as a JSON object; long texts are cut where it is too long for readers."""
+        """The record as a JSON object; long texts are cut if it is too long for readers."""
         line = json_line(record_object(record))
         return line if len(line) <= LINE_LIMIT else json_line(record_object(shortened(record)))

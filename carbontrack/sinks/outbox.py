@@ -1,6 +1,6 @@
-"""Records for one address, taken out of the journals of ended processes.
+"""Records for one address, taken from the journals of exited processes.
 
-What waits there for a server that is away must not keep records for other outputs from theirs. So
+Records that wait there for an unavailable server must not block records for other outputs. So
 a journal with both is locked only while the records are moved, and not while they are sent.
 """
 

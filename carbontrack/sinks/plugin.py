@@ -52,11 +52,11 @@ def _checked(sink: Any) -> Sink:
 
 
 class PluginSink:
-    """A sink of another package, with the promises of every sink.
+    """A sink of another package, with the guarantees of every sink.
 
-    A record that it does not take is kept in the journal, and is written by the next run or by
+    A record that it does not accept is kept in the journal, and is written by the next run or by
     `carbontrack recover` once this process has ended. It may then arrive twice, if the plugin had
-    taken it nevertheless; both have the same `record_id`.
+    stored it anyway; both have the same `record_id`.
     """
 
     def __init__(self, name: str, address: str, sink: Sink, journal: Journal | None = None) -> None:
@@ -74,10 +74,10 @@ class PluginSink:
         return f"PluginSink('{self._name}:…')"
 
     def write(self, record: Record) -> None:
-        """Hand the record to the plugin; if that fails, keep it in the journal.
+        """Pass the record to the plugin; if that fails, keep it in the journal.
 
         Raises:
-            SinkError: the plugin did not take it, and it could not be kept.
+            SinkError: the plugin did not accept it, and it could not be kept.
         """
         try:
             self._sink.write(record)
@@ -85,11 +85,11 @@ class PluginSink:
             pass_on(error)
             output = f"{self._name}:{self.address}"
             if self._journal is None or not self._journal.enqueue(record, output):
-                raise SinkError(f"{self._name}:… did not take a record: {error!r}") from error
+                raise SinkError(f"{self._name}:… did not accept a record: {error!r}") from error
             self._warnings.warn(
                 "kept",
-                f"{self._name}:… did not take a record: {error!r}; it is kept, and written by the "
-                "next run or by carbontrack recover",
+                f"{self._name}:… did not accept a record: {error!r}; it is kept and will be "
+                "written by the next run or by carbontrack recover",
             )
 
     def hurry(self) -> None:

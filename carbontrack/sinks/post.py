@@ -24,10 +24,10 @@ RETRY_AFTER_LIMIT_S = 600.0
 BAD_CERTIFICATE_WAIT_S = NO_TOKEN_WAIT_S = 3600.0
 """An invalid certificate will still be invalid a minute later, and a token will not be set."""
 HOW_TO_GIVE_ONE = (
-    "and no token is set for this address: set CARBONTRACK_HTTP_TOKEN, and beside it this address "
-    "as CARBONTRACK_OUTPUT, or name it: carbontrack sync --url URL"
+    "and no token is set for this address: set CARBONTRACK_HTTP_TOKEN, together with this address "
+    "as CARBONTRACK_OUTPUT, or name the address: carbontrack sync --url URL"
 )
-TOO_LATE = "no answer by the end of the program"
+TOO_LATE = "no answer before the program ended"
 _WANTS_A_TOKEN = frozenset({401, 403})
 _RETRIED = frozenset({408, 425, 429})
 _PERHAPS_ONE = frozenset({400, 413, 422})
@@ -41,7 +41,7 @@ class PostResult(Value):
     Attributes:
         verdict: delivered; later: retry; refused: never retry; divide: the size or a single record
             may be the cause, so retry with half of them.
-        reason: in our own words, never the server's, which may repeat a secret.
+        reason: in carbontrack's words, never the server's, which may repeat a secret.
         status: the HTTP status, if there was an answer.
         wait_s: how long to wait before the next attempt, if the server said so.
     """
@@ -81,7 +81,7 @@ class Poster:
             answer = self._exchange(json_line([record_object(one) for one in records]), limit_s)
         except requests.exceptions.SSLError:
             return PostResult(
-                "later", "its certificate does not hold", wait_s=BAD_CERTIFICATE_WAIT_S
+                "later", "its certificate is not valid", wait_s=BAD_CERTIFICATE_WAIT_S
             )
         except (requests.exceptions.RequestException, OSError) as error:
             pass_on(error)
@@ -159,7 +159,7 @@ def checked_url(url: str) -> str:
         host, _ = parts.hostname, parts.port
     except ValueError:  # whose text may contain a password
         raise ConfigError(
-            f"output {shown(url)!r} cannot be read as a URL; its host or its port is none"
+            f"output {shown(url)!r} is not a valid URL; its host or its port is invalid"
         ) from None
     if parts.username is not None or parts.password is not None:
         raise ConfigError(
@@ -168,11 +168,11 @@ def checked_url(url: str) -> str:
         )
     if parts.scheme not in ("http", "https") or not host:
         raise ConfigError(
-            f"output {shown(url)!r} is no address to post to; it must begin with http:// or "
-            f"https:// and name a host, such as https://carbon.example/records"
+            f"output {shown(url)!r} is not an address to send records to; it must begin with "
+            "http:// or https:// and name a host, such as https://carbon.example/records"
         )
     if any(character.isspace() or ord(character) < 32 for character in url):
-        raise ConfigError(f"output {shown(url)!r} has a space or a control character in it")
+        raise ConfigError(f"output {shown(url)!r} contains a space or a control character")
     return url
 
 
@@ -186,16 +186,16 @@ def checked_token(token: str | None) -> str | None:
         return None
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigError(
-            "the token is empty or has characters that an HTTP header cannot hold, perhaps a line "
-            "end from the file it was read from; it is not shown here"
+            "the token is empty or has characters that an HTTP header cannot contain, perhaps a "
+            "line break from the file it was read from; it is not shown here"
         )
     return token
 
 
 def token_for(url: str, token: str | None, addresses: Iterable[str]) -> str | None:
-    """The token, if the URL leads to the server of an address that was named beside the token.
+    """The token, if the URL leads to the server of an address that was given with the token.
 
-    A URL out of a journal or a dead-letter file may have been put there by anybody's program.
+    A URL from a journal or a dead-letter file may have been written there by any program.
     """
     origin = origin_of(url)
     is_named = origin is not None and origin in map(origin_of, addresses)

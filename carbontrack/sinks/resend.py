@@ -1,7 +1,7 @@
 """Dead letters sent again, as `carbontrack sync --dead-letters` does it.
 
-What arrives is taken out of its file, what is refused again stays in it as it was. A line that
-holds no record stays, too.
+Delivered records are removed from their file, rejected ones stay in it unchanged. Lines without a
+record stay too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import LOGGER
 
 _TIMEOUT_S = 10.0
-_NO_ADDRESS = "its address is not known: name it by --url"
+_NO_ADDRESS = "its address is not known: give it with --url"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Resent:
 
     Attributes:
         path: the file.
-        output: where its records go; None if nobody knows.
+        output: where its records go; None if unknown.
         delivered: how many arrived, and are no longer in the file.
         remaining: how many are still in it.
         unreadable: how many of its lines hold no record, and are still in it.
@@ -71,9 +71,10 @@ def resend(
     Args:
         state_dir: the state directory.
         url: only what is for this address.
-        token: sent to `url`, and to the servers of `outputs`, and to no other: the addresses in
-            the files may be anybody's.
-        outputs: the addresses that were named beside the token. They may also be those of files
+        token: sent to `url`, and to the servers of `outputs`, and to no other: the addresses in the
+            files are not trusted.
+        outputs: the addresses that were given together with the token. They may also be those of
+            files
             whose lines do not name theirs.
         open_sink: opens an output that is no URL.
         clock: the time source.
@@ -88,7 +89,7 @@ def resend(
         if on_unreadable is not None:
             on_unreadable(path, error)
         else:
-            LOGGER.warning("%s: %s; its records stay in it", path, error.strerror)
+            LOGGER.warning("%s: %s; its records are kept in it", path, error.strerror)
 
     for path in _files(state_dir, report):
         try:

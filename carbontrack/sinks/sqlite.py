@@ -44,17 +44,17 @@ _INSERT = (
 
 
 _STEPS = 1_000_000
-"""Instructions of SQLite, of which a row needs some hundred, between two looks at the clock."""
+"""SQLite instructions between two checks of the clock; a row needs some hundred."""
 
 
 def no_table(connection: sqlite3.Connection, *, or_none: bool = False) -> str | None:
-    """Why there is no table of ours, from which rows can be read; None if there is one.
+    """The reason why there is no table of carbontrack's to read rows from; None if there is one.
 
-    A view or a virtual table would run what its maker wrote; neither has pages of its own.
-    `or_none`: there may also be nothing of that name.
+    A view or a virtual table would run code of its author; neither has its own pages.
+    `or_none`: the name may also not exist.
 
     Raises:
-        DatabaseError: it cannot be found out.
+        DatabaseError: it cannot be determined.
     """
     found = connection.execute(
         "SELECT type, rootpage FROM sqlite_master WHERE name = ? COLLATE NOCASE "
@@ -64,7 +64,7 @@ def no_table(connection: sqlite3.Connection, *, or_none: bool = False) -> str | 
     if not found:
         return None if or_none else f"it has no table {TABLE}"
     if any(kind != "table" or not page for kind, page in found):
-        return f"{TABLE} in it is no table, but a view or a virtual table"
+        return f"{TABLE} in it is a view or a virtual table, not a table"
     return None
 
 
@@ -87,11 +87,12 @@ class SqliteSink(BufferedSink[tuple[Cell, ...]]):
 
     Any number of threads, processes and runs may write to one file at a time. Missing columns are
     added to a table of an older version. A write waits up to `busy_timeout_s` for another process,
-    and takes up to `write_limit_s`, as a trigger that others have added might never end; after that
-    the record waits in memory.
+    and takes up to `write_limit_s`, because a trigger that another program has added might never
+    end; after that the record waits in memory.
 
     Raises:
-        ConfigError: no database can be written at `path`; says why and what to do.
+        ConfigError: no database can be written at `path`; the message has the reason and what
+            to do.
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class SqliteSink(BufferedSink[tuple[Cell, ...]]):
                 connection.close()
 
     def close(self) -> None:
-        """Write what waits and close the connection; a later write opens it again."""
+        """Write the waiting records and close the connection; a later write opens it again."""
         try:
             super().close()
         finally:

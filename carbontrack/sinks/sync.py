@@ -1,4 +1,4 @@
-"""Delivery of records from the journals of ended processes, as `carbontrack sync` does it."""
+"""Delivery of records from the journals of exited processes, as `carbontrack sync` does it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LONGEST_WAIT_S = 60.0
 AT_ONCE = 16
 """The most addresses that are sent to at the same time."""
 ATTEMPTS = 5
-"""Failures in a row after which an address is given up."""
+"""Failures in a row after which delivery to an address stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +58,16 @@ def drain(
     clock: Clock | None = None,
     on_unreadable: OnUnreadable | None = None,
 ) -> list[Drained]:
-    """Deliver the records in the journals of ended processes, to one address or to all.
+    """Deliver the records in the journals of exited processes, to one address or to all.
 
     Processes that run deliver their own. Addresses do not wait for each other.
 
     Args:
         state_dir: the state directory.
         url: only what is for this address.
-        token: sent to `url`, and to the servers of `outputs`, and to no other: the addresses in
-            the journals may be anybody's.
-        outputs: the addresses that were named beside the token.
+        token: sent to `url`, and to the servers of `outputs`, and to no other: the addresses in the
+            journals are not trusted.
+        outputs: the addresses that were given together with the token.
         timeout_s: the longest time of a request.
         clock: the time source.
         on_unreadable: called with a journal that cannot be read, by default the log is.
@@ -91,10 +91,10 @@ def drain(
 
 
 def checked_for(address: str, token: str | None, named: Iterable[str]) -> str | None:
-    """The token for an address, if it may have it; warns where it can be read on its way."""
+    """The token for an address, if it may have it; warns if it is sent unencrypted."""
     found = token_for(address, token, named)
     if found is not None and is_unencrypted(address):
-        LOGGER.warning("the token for %s can be read on its way; use https://", shown(address))
+        LOGGER.warning("the token for %s is sent unencrypted; use https://", shown(address))
     return found
 
 
@@ -210,7 +210,7 @@ class AddressDrain:
         try:
             checked_url(delivery.url)
         except ConfigError:
-            self.is_given_up, self.trouble = True, "nothing can be posted to this address"
+            self.is_given_up, self.trouble = True, "records cannot be sent to this address"
 
     def deliver(self, queue: Queue) -> None:
         """Deliver what waits in one queue, unless the address is given up; never raises."""

@@ -1,4 +1,4 @@
-"""Power over time of each run, as a line of JSON in a file beside the run's record."""
+"""Power over time of each run, as a line of JSON in a file next to the run's record."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from carbontrack.system.interrupts import pass_on
 
 
 class TimelineFiles:
-    """A file of timelines beside each of the files `outputs`.
+    """A file of timelines next to each of the files `outputs`.
 
     Any number of processes may write to one file at a time; each line has the record_id of its run.
 
     Raises:
-        ConfigError: no file can be written beside an output; says why and what to do.
+        ConfigError: no file can be written next to an output; the message has the reason and what
+            to do.
     """
 
     def __init__(self, outputs: Sequence[Path], *, procfs: Path = Path("/proc")) -> None:

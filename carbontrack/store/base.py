@@ -1,4 +1,4 @@
-"""What a store can do, whichever engine holds its rows.
+"""The interface of a store, whichever engine has its rows.
 
 `Store` has all that is the same on every engine. An engine adds how a batch is inserted, how rows
 are streamed, and how a statement is run; placeholders are "?" here.
@@ -41,7 +41,7 @@ ON_CONFLICT: Final = (
     f"ON CONFLICT (project, record_id) DO UPDATE SET {_UPDATED} "
     "WHERE records.status = 'recovered' AND excluded.status <> 'recovered'"
 )
-"""A finished record is more than what was recovered of it, whichever came first."""
+"""A finished record replaces a recovered one, whichever came first."""
 NAMES: Final = ", ".join(f'"{name}"' for name in INSERTED)
 _NO_HASH = "0" * 64
 _LONGEST_DAYS = 365_000.0
@@ -49,11 +49,11 @@ _MOST_A_MINUTE = 1_000_000_000
 
 
 class Added(NamedTuple):
-    """What became of a batch.
+    """The result of adding a batch.
 
     Attributes:
         stored: rows that are new, or that replace a recovered one.
-        repeated: rows that were there already, or twice in the batch.
+        repeated: rows that were stored before, or twice in the batch.
     """
 
     stored: int
@@ -96,11 +96,11 @@ class Store(ABC):
     def add(self, project: str, rows: Sequence[StoredRow]) -> Added:
         """Add a batch, in one transaction that is on the disk when this returns.
 
-        A record that is there already is left as it is, unless it was recovered and this one is
-        finished. After an error nothing is known of the batch; it may be added again.
+        A stored record is left unchanged, unless it was recovered and this one is finished. After
+        an error the state of the batch is unknown; it may be added again.
 
         Raises:
-            ConfigError: that is no name of a project.
+            ConfigError: the name of the project is invalid.
             StoreUnavailable: the engine does not answer.
             StoreFull: it has no room.
         """
@@ -128,7 +128,7 @@ class Store(ABC):
         early must be closed.
 
         Raises:
-            ConfigError: there is no such column, or that is no name of a project.
+            ConfigError: there is no such column, or the name of the project is invalid.
             StoreUnavailable: the engine does not answer, at the start or in between.
         """
         names = READABLE if columns is None else tuple(columns)
@@ -162,7 +162,7 @@ class Store(ABC):
         """Delete the records that are older than their project keeps them; returns how many.
 
         Their age counts from their arrival by the receiver's clock, since clocks of clients may be
-        wrong. It takes batches, between which others may write.
+        wrong. It works in batches, between which others may write.
         """
         now = now or self._clock.now_utc()
         deleted = 0
@@ -183,7 +183,7 @@ class Store(ABC):
         """The limits of a project; none for one that has no settings.
 
         Raises:
-            ConfigError: that is no name of a project.
+            ConfigError: the name of the project is invalid.
         """
         found = self._read(f"{_PROJECTS} WHERE name = ?", [checked_project(name)])
         return Project(*found[0]) if found else Project(name)
@@ -196,19 +196,19 @@ class Store(ABC):
         """Set the limits of a project, which is made if it is new.
 
         Raises:
-            ConfigError: a limit, or the name, is none.
+            ConfigError: a limit or the name is invalid.
         """
         quota, days = project.quota_records_per_min, project.retention_days
         is_whole = isinstance(quota, int) and not isinstance(quota, bool)
         if quota is not None and not (is_whole and 1 <= quota <= _MOST_A_MINUTE):
             raise ConfigError(
-                "quota_records_per_min is a whole number from 1 to "
-                f"{_MOST_A_MINUTE}, or None, not {quota!r:.40}"
+                "quota_records_per_min must be a whole number from 1 to {_MOST_A_MINUTE}, or None, "
+                "not {quota!r:.40}"
             )
         is_number = isinstance(days, (int, float)) and not isinstance(days, bool)
         if days is not None and not (is_number and 0.0 < days <= _LONGEST_DAYS):
             raise ConfigError(
-                f"retention_days is more than 0 and at most {_LONGEST_DAYS:.0f}, or None, "
+                f"retention_days must be more than 0 and at most {_LONGEST_DAYS:.0f}, or None, "
                 f"not {days!r:.40}"
             )
         self._write(
@@ -220,7 +220,7 @@ class Store(ABC):
     # -- tokens ----------------------------------------------------------------------------------
 
     def create_token(self, project: str, may: May = "ingest") -> str:
-        """A new token for a project, which is made if it is new; its text is not kept anywhere.
+        """A new token for a project, which is made if it is new; its text is not stored.
 
         Raises:
             ConfigError: that is no name of a project, or no kind of token.
@@ -252,7 +252,7 @@ class Store(ABC):
         return [Token(*row) for row in found]
 
     def has_tokens(self) -> bool:
-        """Whether there is any token, though it be revoked."""
+        """Whether there is any token, including revoked ones."""
         return bool(self._read("SELECT 1 FROM tokens LIMIT 1", []))
 
     def revoke(self, token: str) -> bool:
@@ -270,7 +270,7 @@ class Store(ABC):
         """Ask the engine for a trivial answer.
 
         Raises:
-            StoreUnavailable: it does not give one.
+            StoreUnavailable: there is no answer.
         """
         self._read("SELECT 1", [])
 

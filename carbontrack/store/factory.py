@@ -23,9 +23,9 @@ def open_store(address: str, *, clock: Clock | None = None) -> Store:
     time, and a new one too.
 
     Raises:
-        ConfigError: there can be no store; says why and what to do.
+        ConfigError: there can be no store; the message has the reason and what to do.
         MissingExtra: the library of PostgreSQL is not installed.
-        StoreUnavailable: the engine does not answer now.
+        StoreUnavailable: the engine does not respond now.
     """
     scheme, colon, rest = address.partition(":")
     if "://" in address and scheme != "sqlite":

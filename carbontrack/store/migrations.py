@@ -2,9 +2,9 @@
 
 A new store goes through all of them, an older one through those that it lacks, in one transaction
 that excludes other processes. What has been released is never edited: the columns of version 1 are
-written out here, though they are those of the record, since the record goes on. Whoever adds a
-column to the record adds a migration that adds it here and fills it from `extra`, where older
-servers have kept what newer clients sent.
+written out here, though they are those of the record, because the record changes. A new column of
+the record needs a migration that adds it here and fills it from `extra`, where older servers have
+kept what newer clients sent.
 """
 
 from __future__ import annotations
@@ -149,15 +149,15 @@ def version_of(
     if VERSIONS not in present:
         if present:
             raise ConfigError(
-                f"it has a table {min(present)!r} that carbontrack has not made; name a database, "
-                "or a schema of PostgreSQL, of its own"
+                f"it has a table {min(present)!r} that carbontrack did not create; use a separate "
+                "database, or a separate schema of PostgreSQL"
             )
         return 0
     version = int(execute(f"SELECT coalesce(max(version), 0) FROM {VERSIONS}")[0][0])  # noqa: S608 - ours
     known = migrations[-1].version
     if version > known:
         raise ConfigError(
-            f"its tables are of version {version}, and this carbontrack knows them up to {known}: "
-            "a newer one has changed them; upgrade carbontrack here too"
+            f"its tables have version {version}, and this carbontrack supports versions up to "
+            f"{known}: a newer carbontrack has changed them; upgrade carbontrack here too"
         )
     return version

@@ -1,10 +1,9 @@
-"""The store in a database of PostgreSQL, for many receivers and much to keep.
+"""The store in a database of PostgreSQL, for many receivers and long retention.
 
 A batch is copied into a temporary table and inserted from there, in one transaction. One connection
 writes, another one answers short questions, and each stream of rows has its own. A connection that
-was lost is made anew by the next call, so PostgreSQL may go and come back; an attempt on one that
-has gone stale is made once more at once, which is safe as all that is written here may be written
-twice.
+was lost is made anew by the next call, so PostgreSQL may go and come back; an attempt on a stale
+connection is repeated at once, which is safe because everything written here may be written twice.
 """
 
 from __future__ import annotations
@@ -90,8 +89,8 @@ class PostgresStore(Store):
             given = self._psycopg.conninfo.conninfo_to_dict(url)
         except self._psycopg.ProgrammingError as error:
             raise ConfigError(
-                f"cannot keep a store in {self.address}: this is no URL of PostgreSQL, or a "
-                "parameter behind its '?' is none of libpq's"
+                f"cannot keep a store in {self.address}: this is not a PostgreSQL URL, or a "
+                "parameter after its '?' is not one of libpq's"
             ) from error
         self._parameters: dict[str, Any] = {**_PARAMETERS, **given}
         self._writer = _Session(self._staged)
@@ -164,7 +163,7 @@ class PostgresStore(Store):
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """What PostgreSQL raises, in our words and without a value of any record."""
+        """An error of PostgreSQL as carbontrack's, without a value of any record."""
         try:
             yield
         except self._psycopg.Error as error:
@@ -202,7 +201,7 @@ class PostgresStore(Store):
         """Bring the tables to this version; a look is enough where they are.
 
         Raises:
-            ConfigError: it cannot be done; says why.
+            ConfigError: it cannot be done; the message has the reason.
         """
         psycopg = self._psycopg
         with self._told():

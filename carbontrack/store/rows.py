@@ -1,7 +1,7 @@
 """From a JSON object that a client has sent to a row that every engine takes.
 
-A `StoredRow` can only be made by `stored_row`, so no engine meets a value of the wrong type, a
-number that is none or a text that it cannot hold; and names of columns come from `KINDS` alone.
+A `StoredRow` can only be made by `stored_row`, so no engine receives a value of the wrong type, an
+invalid number, or a text that it cannot store; and names of columns come from `KINDS` alone.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ KEYS_LIMIT: Final = 100
 EXTRA_LIMIT: Final = 64 << 10
 """Bytes of what such columns hold, as JSON in UTF-8."""
 OWN: Final = frozenset({"project", "received_at", "extra"})
-"""Columns that are the store's: whoever sends such a key does not decide about them."""
+"""The store's own columns: a sender of such a key does not set them."""
 TIMES: Final = ("started_at", "ended_at")
 RECOVERED: Final = "recovered"
 _DEEPEST = 32
@@ -80,11 +80,11 @@ class StoredRow(NamedTuple):
 def stored_row(received: Mapping[str, object]) -> StoredRow:
     """The row of one decoded JSON object; keys that no column has are kept in `extra`.
 
-    What is missing or empty is unknown, with the defaults of a record. A text's U+0000, which
+    Missing or empty values are unknown, with the defaults of a record. A text's U+0000, which
     PostgreSQL does not have, becomes U+FFFD, and labels that are nested too deep are cut.
 
     Raises:
-        ValueError: it holds no record; says which column, and why.
+        ValueError: it is not a record; the message has the column and the reason.
     """
     if not isinstance(received, Mapping):
         told = _told(received)
@@ -98,7 +98,7 @@ def stored_row(received: Mapping[str, object]) -> StoredRow:
         try:
             cells.append(check(cell))
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise ValueError(f"column {name!r} cannot hold {_told(cell)}: {error}") from error
+            raise ValueError(f"column {name!r} cannot contain {_told(cell)}: {error}") from error
     missing = [name for name, place in _REQUIRED if cells[place] is None]
     if missing:
         raise ValueError(f"the record has no {', '.join(missing)}")
@@ -155,9 +155,9 @@ def _told(cell: object) -> str:
 def _text_of(limit: int) -> Callable[[object], str]:
     def check(cell: object) -> str:
         if not isinstance(cell, str):
-            raise TypeError("it is no text")
+            raise TypeError("it is not a text")
         if len(cell) > limit:
-            raise ValueError(f"it has {len(cell)} characters, and at most {limit} are taken")
+            raise ValueError(f"it has {len(cell)} characters; the limit is {limit}")
         return cell if cell.isascii() and "\0" not in cell else _clean(cell)
 
     return check
@@ -172,7 +172,7 @@ def _whole(cell: object) -> int:
     if isinstance(cell, float) and cell.is_integer():
         cell = int(cell)
     if not isinstance(cell, int) or isinstance(cell, bool):
-        raise TypeError("it is no whole number")
+        raise TypeError("it is not a whole number")
     if not -_LARGEST <= cell < _LARGEST:
         raise ValueError("it needs more than 64 bits")
     return cell
@@ -180,7 +180,7 @@ def _whole(cell: object) -> int:
 
 def _number(cell: object) -> float:
     if not isinstance(cell, (int, float)) or isinstance(cell, bool):
-        raise TypeError("it is no number")
+        raise TypeError("it is not a number")
     found = float(cell)
     if not math.isfinite(found):
         raise ValueError("it is not finite")
@@ -195,7 +195,7 @@ def _truth(cell: object) -> bool:
 
 def _time(cell: object) -> str:
     if not isinstance(cell, str) or len(cell) > 64:
-        raise ValueError("it is no time")
+        raise ValueError("it is not a time")
     if _is_time_text(cell):
         return cell
     # before Python 3.11 `fromisoformat` knows no Z, and no fractions but of 3 or 6 digits
@@ -204,7 +204,7 @@ def _time(cell: object) -> str:
     try:
         return time_text(datetime.fromisoformat(text))
     except ValueError as error:
-        raise ValueError("it is no time such as 2026-11-24T03:00:00Z") from error
+        raise ValueError("it is not a time such as 2026-11-24T03:00:00Z") from error
 
 
 def _is_time_text(text: str) -> bool:
@@ -236,11 +236,11 @@ def _extra(received: Mapping[str, object]) -> str | None:
     """
     unknown = {str(key): cell for key, cell in received.items() if key not in _KNOWN}
     if len(unknown) > KEYS_LIMIT:
-        raise ValueError(f"{len(unknown)} of its keys are no columns; at most {KEYS_LIMIT} may be")
+        raise ValueError(f"{len(unknown)} of its keys are not columns; the limit is {KEYS_LIMIT}")
     try:
         return _json(unknown, EXTRA_LIMIT)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"keys that are no columns cannot be kept: {error}") from error
+        raise ValueError(f"keys that are not columns cannot be stored: {error}") from error
 
 
 def _json(content: dict[str, Any], limit: int) -> str:
@@ -257,7 +257,7 @@ def _json(content: dict[str, Any], limit: int) -> str:
         text = _encode(_cleaned(content))
     size = len(text.encode())
     if size > limit:
-        raise ValueError(f"it takes {size} bytes as JSON, and at most {limit} are taken")
+        raise ValueError(f"it takes {size} bytes as JSON; the limit is {limit}")
     return text
 
 
@@ -273,7 +273,7 @@ def _check_count(content: dict[str, Any], most: int) -> None:
         one = inner.pop()
         count += len(one)
         if count > most:
-            raise ValueError(f"it holds more than {most} values")
+            raise ValueError(f"it contains more than {most} values")
         values = one.values() if isinstance(one, dict) else one
         inner += [value for value in values if isinstance(value, (dict, list))]
 

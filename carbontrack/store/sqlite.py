@@ -1,7 +1,7 @@
 """The store in one file of SQLite, with a write-ahead log.
 
-One connection writes, another one answers short questions, and each stream of rows has its own: in
-a write-ahead log nobody who reads waits for who writes (sqlite.org/wal.html). A commit is on the
+One connection writes, another one answers short questions, and each stream of rows has its own:
+with a write-ahead log readers do not wait for writers (sqlite.org/wal.html). A commit is on the
 disk when it returns (`synchronous = FULL`). Other processes are waited for.
 """
 
@@ -36,10 +36,10 @@ _DELETE = (
 
 
 class SqliteStore(Store):
-    """A store in a file, which is made if it is not there.
+    """A store in a file, which is created if it does not exist.
 
     Raises:
-        ConfigError: no store can be there; says why and what to do.
+        ConfigError: no store can be there; the message has the reason and what to do.
         StoreUnavailable: another process holds the file for longer than `busy_timeout_s`.
     """
 
@@ -57,7 +57,7 @@ class SqliteStore(Store):
         self._writer = _Kept()
         self._reader = _Kept()
         if not path.parent.is_dir():
-            raise ConfigError(f"cannot keep a store in {path}: there is no folder {path.parent}")
+            raise ConfigError(f"cannot keep a store in {path}: there is no directory {path.parent}")
         try:
             with self._using(self._writer, is_first=True):
                 pass
@@ -105,7 +105,7 @@ class SqliteStore(Store):
 
     @contextmanager
     def _using(self, kept: _Kept, *, is_first: bool = False) -> Iterator[sqlite3.Connection]:
-        """A connection for one call; what SQLite raises is said in our words."""
+        """A connection for one call; errors of SQLite are raised as carbontrack's."""
         with kept.lock:
             try:
                 if kept.open is None or kept.file != self._file():
@@ -116,12 +116,12 @@ class SqliteStore(Store):
             except sqlite3.Error as error:
                 kept.close()
                 if _is_full(error):
-                    reason = f"{self._path}: {error}; is its disk, or a quota, full?"
+                    reason = f"{self._path}: {error}; is the disk or a quota full?"
                     raise StoreFull(reason) from error
                 raise StoreUnavailable(f"{self._path}: {error}") from error
 
     def _file(self) -> _FileId | None:
-        """Which file it is: one that was removed still takes rows, and nobody would find them."""
+        """The identity of the file: a removed file still accepts rows, which would be lost."""
         try:
             found = self._path.stat()
         except OSError as error:
@@ -132,7 +132,9 @@ class SqliteStore(Store):
     def _connected(self, *, is_first: bool) -> sqlite3.Connection:
         if self._file() is None:
             if not is_first:
-                raise StoreUnavailable(f"{self._path} is gone; bring it back, or start anew")
+                raise StoreUnavailable(
+                    f"{self._path} is gone; restore it, or start again without it"
+                )
             self._make()
         connection = sqlite3.connect(
             f"{self._path.as_uri()}?mode=rw",
@@ -200,7 +202,7 @@ class _Kept:
 
 @contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """A transaction that nobody else writes in; undone if anything is raised."""
+    """An exclusive transaction; rolled back if anything is raised."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -224,7 +226,7 @@ def _set_log(connection: sqlite3.Connection, limit_s: float) -> None:
             pause.wait(0.01)
             continue
         if mode != "wal":
-            raise sqlite3.OperationalError("its file system allows no write-ahead log")
+            raise sqlite3.OperationalError("its file system does not support a write-ahead log")
         return
 
 

@@ -36,7 +36,7 @@ _Found = dict[str, tuple[Token, str]]
 
 
 class TokenFile:
-    """The tokens of a file, which is looked at again where it has changed.
+    """The tokens of a file, which is read again when it has changed.
 
     Any thread may use it, and any number of processes may have the same file. A file that is not
     there has no tokens until the first is made.
@@ -59,7 +59,7 @@ class TokenFile:
                 raise ConfigError(f"cannot read tokens from {self.path}: {error}") from error
 
     def create_token(self, project: str, may: May = "ingest") -> str:
-        """A new token for a project; its text is not kept anywhere.
+        """A new token for a project; its text is not stored.
 
         Raises:
             ConfigError: that is no name of a project or no kind of token, or no file can be there.
@@ -89,7 +89,7 @@ class TokenFile:
         return sorted((one for one, _ in found), key=lambda one: (one.project, one.created_at))
 
     def has_tokens(self) -> bool:
-        """Whether there is any token, though it be revoked."""
+        """Whether there is any token, including revoked ones."""
         return bool(self.tokens())
 
     def revoke(self, token: str) -> bool:

@@ -22,14 +22,14 @@ _PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class Token(NamedTuple):
-    """What is known of a token; its secret is known to nobody but who has it.
+    """The stored facts of a token; its secret is not stored.
 
     Attributes:
         id: the part of its text that may be shown.
         project: whose records it is for.
         may: "ingest" (write) or "read".
         created_at: when it was made, as text in UTC.
-        revoked_at: since when it is refused; None: it is good.
+        revoked_at: since when it is refused; None: it is valid.
     """
 
     id: str
@@ -40,10 +40,10 @@ class Token(NamedTuple):
 
 
 class Tokens(Protocol):
-    """Where tokens are kept: a store, or a file of tokens."""
+    """A place for tokens: a store, or a file of tokens."""
 
     def create_token(self, project: str, may: May = "ingest") -> str:
-        """A new token for a project; its text is not kept anywhere."""
+        """A new token for a project; its text is not stored."""
         ...
 
     def token(self, text: str) -> Token | None:
@@ -55,7 +55,7 @@ class Tokens(Protocol):
         ...
 
     def has_tokens(self) -> bool:
-        """Whether there is any token, though it be revoked."""
+        """Whether there is any token, including revoked ones."""
         ...
 
     def revoke(self, token: str) -> bool:
@@ -76,7 +76,7 @@ def parts_of(text: str) -> tuple[str, str] | None:
 
 
 def is_same(one: str, other: str) -> bool:
-    """Whether two hashes are equal, in a time that does not tell where they differ."""
+    """Whether two hashes are equal, in constant time."""
     return hmac.compare_digest(one.encode(), other.encode())
 
 
@@ -90,12 +90,12 @@ def checked_project(name: str) -> str:
     """The name of a project, checked.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is invalid.
     """
     if not isinstance(name, str) or not _PROJECT.fullmatch(name):
         raise ConfigError(
-            f"{name!r:.80} cannot be a project's name: that has 1 to 64 letters and digits of "
-            "ASCII, '.', '_' and '-', and begins with a letter or a digit"
+            f"{name!r:.80} cannot be a project's name: a name has 1 to 64 ASCII letters and "
+            "digits, '.', '_' and '-', and begins with a letter or a digit"
         )
     return name
 
@@ -107,7 +107,9 @@ def checked_may(may: str) -> str:
         ConfigError: it is neither "ingest" nor "read".
     """
     if may not in _KINDS:
-        raise ConfigError(f"a token may 'ingest' or 'read', not {may!r:.40}{nearest(may, _KINDS)}")
+        raise ConfigError(
+            f"a token is for 'ingest' or 'read', not {may!r:.40}{nearest(may, _KINDS)}"
+        )
     return may
 
 

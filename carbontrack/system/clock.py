@@ -5,7 +5,7 @@ dates records.
 
 Tests freeze time: they replace functions in the module `time`, and the class `datetime` wherever it
 is an attribute of a module. Neither reaches the functions used here, whenever this file is loaded:
-they belong to a copy of the module `time` that nobody else has.
+they belong to a private copy of the module `time`.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class ThreadCpu:
 
     On Linux the clock of a thread can be read by others; its number is computed as
     pthread_getcpuclockid(3) does it, which must not be given a thread that has ended. Elsewhere
-    others are told the CPU seconds of the process meanwhile.
+    others get the CPU seconds of the process in the meantime.
     """
 
     __slots__ = ("_last_s", "_process_s", "_since_s", "_thread")
@@ -122,7 +122,7 @@ class ThreadCpu:
 
 
 class Clock(Protocol):
-    """Time as carbontrack needs it; `carbontrack.testing.FakeClock` is one for tests."""
+    """The clock interface of carbontrack; `carbontrack.testing.FakeClock` is one for tests."""
 
     def monotonic_s(self) -> float:
         """Seconds since an arbitrary instant, never decreasing; stopped in suspend."""
@@ -192,7 +192,7 @@ STEP_S = 0.05
 
 
 class ClockCheck:
-    """Tells of a clock that has not moved on whether it went back, or stands still.
+    """Determines whether a clock that has not advanced went back or stands still.
 
     Attributes:
         since: a time of the clock, and the CPU seconds of the process then.

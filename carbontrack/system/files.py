@@ -1,4 +1,4 @@
-"""Files that are replaced in one step, or that only their owner may read, and where one can be.
+"""Files that are replaced in one step, or that only their owner may read, and where they can be.
 
 `package_bytes` and `package_text` read the package's own files.
 """
@@ -133,7 +133,7 @@ _PART_BYTES = 1 << 20
 
 
 def read_file(path: str | Path) -> bytes:
-    """The content of a regular file; a pipe is not waited for, and no device is read for ever.
+    """The content of a regular file; a pipe is not waited for, and no device is read forever.
 
     Raises:
         OSError: it cannot be opened or read, or is something else.

@@ -46,8 +46,8 @@ def boot_id(procfs: Path = Path("/proc")) -> str | None:
 def online_threads() -> int:
     """The hardware threads online, as the C library has them.
 
-    Not `os.cpu_count()`: whoever starts Python can set that (PYTHON_CPU_COUNT, -X cpu_count), to
-    make a program start fewer workers, and the machine remains what it is.
+    Not `os.cpu_count()`: it can be set when Python is started (PYTHON_CPU_COUNT, -X cpu_count), to
+    make a program start fewer workers, while the machine stays the same.
     """
     try:
         return max(1, os.sysconf("SC_NPROCESSORS_ONLN"))
@@ -155,7 +155,7 @@ _DEEPEST = 256
 def number_in(procfs: Path) -> int | None:
     """The number of this process in the pid namespace of a procfs; None where it has none.
 
-    A mount shows the processes of one namespace by the numbers of that namespace, whoever reads it,
+    A mount shows the processes of one namespace by the numbers of that namespace, for any reader,
     and `self` is resolved there. With a host's procfs in a container that is the host's number, and
     in a procfs of another container there is none (pid_namespaces(7)).
     """

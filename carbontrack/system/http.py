@@ -43,7 +43,7 @@ class Answer(NamedTuple):
 
 
 class DeadlinePassed(TimeoutError):  # noqa: N818 - states what happened
-    """A request was not over in time."""
+    """A request was not finished in time."""
 
 
 class _CurrentRequest:
@@ -67,7 +67,7 @@ class _CurrentRequest:
         """
         left_s = self.deadline_s - SystemClock.monotonic_s()
         if left_s <= 0.0:
-            raise DeadlinePassed("not over in time")
+            raise DeadlinePassed("not finished in time")
         return left_s
 
     @contextmanager

@@ -1,10 +1,10 @@
-"""Exceptions that come from outside: a signal's handler may raise at any line, in ours too.
+"""Exceptions from outside: a signal handler may raise at any line, including carbontrack's own.
 
 Python runs the handlers of signals in the main thread, between two instructions of whatever runs
-there. What a handler raises, a KeyboardInterrupt or the TimeoutError of a time limit, is for the
-program and must pass through us. So each clause of ours that catches an `Exception` or an `OSError`
-where a handler can run gives it to `pass_on` first. At the end are the locks and collections that
-are safe where a handler may raise.
+there. An exception of a handler, a KeyboardInterrupt or the TimeoutError of a time limit, is meant
+for the program and must pass through carbontrack. So each clause that catches an `Exception` or an
+`OSError` where a handler can run passes it to `pass_on` first. At the end are the locks and
+collections that are safe where a handler may raise.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ V = TypeVar("V")
 _CO_VARARGS = 0x04
 """`inspect.CO_VARARGS`; that module takes long to import."""
 _SELDOM_MORE = 20
-"""Exceptions raised while another one was handled that are looked at, one behind the other."""
+"""The number of chained exceptions (raised while another one was handled) that are examined."""
 _FEW = 32
-"""With more entries than this, weak collections forget the dead ones as they grow."""
+"""With more entries than this, weak collections drop the dead ones as they grow."""
 
 
 def pass_on(error: BaseException) -> None:
-    """Raise the exception again that a signal's handler raised, if that is why we have `error`.
+    """Raise the exception of a signal handler again, if it is the cause of `error`.
 
-    It is `error` itself, or one that our code, or a library, has turned into `error`.
+    It is `error` itself, or one that carbontrack or a library has turned into `error`.
     """
     outside = from_outside(error)
     if outside is not None:
@@ -60,7 +60,7 @@ def attempt(
 
 
 class suppressed:  # noqa: N801 - as `contextlib.suppress`
-    """As `contextlib.suppress`, but what a signal's handler raised passes through."""
+    """Like `contextlib.suppress`, but exceptions of signal handlers pass through."""
 
     def __init__(self, *kinds: type[BaseException]) -> None:
         self._kinds = kinds
@@ -171,7 +171,7 @@ def _traces(trace: TracebackType | None) -> Iterator[TracebackType]:
 
 
 class _Lock314(_thread.RLock):  # type: ignore[misc]
-    """A lock that a handler of a signal which raises just behind `acquire` does not leave held.
+    """A lock that is not left held if a signal handler raises just after `acquire`.
 
     Python 3.14 looks for signals between `__enter__` and the part of the `with` statement in which
     `__exit__` is sure to be called; earlier and later versions do not (python/cpython#148874).
@@ -189,7 +189,7 @@ class _Lock314(_thread.RLock):  # type: ignore[misc]
 
 
 def reentrant_lock() -> threading.RLock:
-    """A lock for `with`, released whatever a handler of a signal raises.
+    """A lock for `with`, released whatever a signal handler raises.
 
     Reentrant, as a finalizer may want it while its thread has it.
     """

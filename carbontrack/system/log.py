@@ -1,7 +1,6 @@
 """Messages of carbontrack: one logger, limited in rate, deferred while a lock is held.
 
-Warnings reach the user in every program: by its own logging where it has set up some, on stderr
-where it has not.
+Warnings reach the user in every program: through its own logging if it is set up, else on stderr.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ from carbontrack.system.forking import holding_forks, last_of_worker
 from carbontrack.system.interrupts import pass_on, suppressed
 
 SAME_TEXT_S = 3600.0
-"""Seconds in which stderr gets the same warning, whatever numbers are in it, once."""
+"""Seconds in which the same warning, whatever its numbers, is printed on stderr once."""
 
 
 class LastResort(logging.Handler):
     """Prints warnings on stderr in a program that has set up no logging.
 
-    It stands for `logging.lastResort`, which does not say who speaks, and repeats itself. Like that
-    one it is silent as soon as any other handler gets our messages, a NullHandler included, and
-    where `logging.lastResort` is None.
+    It replaces `logging.lastResort`, which does not name the logger, and repeats messages. Like
+    that one it is silent as soon as any other handler receives our messages, including a
+    NullHandler, and if `logging.lastResort` is None.
 
     Attributes:
         speaker: the name of the logger whose messages these are.
@@ -45,7 +44,7 @@ class LastResort(logging.Handler):
         self._said_at_s: dict[str, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print the message, if nobody else does and it was not printed a moment ago."""
+        """Print the message, if no other handler does and it was not printed recently."""
         if getattr(record, SHOWN, False) or _has_other_handlers(self) or sys.is_finalizing():
             return
         with suppressed(Exception), unharmed_stderr():  # or a message that cannot be formatted
@@ -216,7 +215,7 @@ class RateLimitedLog:
 
 
 class OnceLog:
-    """A log that says each text, or what has a topic, once."""
+    """A log that logs each text, or each topic, once."""
 
     def __init__(self) -> None:
         self._said: set[str] = set()
@@ -228,7 +227,10 @@ class OnceLog:
         error: BaseException | None = None,
         topic: str = "",
     ) -> None:
-        """Log the text, unless it was said; of very many texts it forgets which those are."""
+        """Log the text, unless it was logged before.
+
+        Beyond very many texts, old ones are forgotten.
+        """
         topic = topic or text
         if topic not in self._said:
             if len(self._said) >= _TOPICS:
@@ -238,9 +240,9 @@ class OnceLog:
 
 
 class Losses:
-    """How many records of this process are lost, and why, for one line at its end.
+    """The number of lost records of this process, and the reasons, for one line at its end.
 
-    A record is lost that is in no output and in no journal. Threads and finalizers count at any
+    A record is lost if it is in no output and in no journal. Threads and finalizers count at any
     time, so there is no lock: each entry is added, and taken, in one step.
 
     Attributes:
@@ -252,10 +254,10 @@ class Losses:
         self.is_ending = self.has_speaker = False
         self._pid = 0
         self._entries: deque[tuple[str, int, bool]] = deque()
-        """Why, how many, and whether the user has been told."""
+        """The reason, the number, and whether it has been logged."""
 
     def add(self, why: str, count: int = 1, *, is_said: bool = False) -> None:
-        """Count records that are lost; `is_said`: the user has been told how many."""
+        """Count lost records; `is_said`: their number has been logged."""
         if self._pid != os.getpid():  # a child does not tell of its parent's
             if not self._pid:
                 atexit.register(self._at_exit)
@@ -266,13 +268,16 @@ class Losses:
                 self._entries.append((each, sum_, told))
 
     def is_to_be_said(self, why: str, count: int) -> bool:
-        """Count what an output has lost at its close; False if `say` tells of it in a moment."""
+        """Count the records that an output has lost at its close.
+
+        False if `say` reports them soon.
+        """
         if count:
             self.add(why, count, is_said=not self.is_ending)
         return not (count and self.is_ending)
 
     def say(self) -> None:
-        """Tell how many records are lost in all, and why, unless that was told already."""
+        """Log the total number of lost records and the reasons, unless that was logged already."""
         if self._pid != os.getpid():
             return
         counts: dict[str, int] = {}
@@ -309,7 +314,7 @@ class Losses:
 
 _MOST_ENTRIES = 1000
 _MOST_REASONS = 5
-"""Reasons that are told apart."""
+"""The most different reasons that are kept."""
 LOSSES = Losses()
 last_of_worker(LOSSES.say)
 
@@ -336,10 +341,10 @@ class DeferredLog:
 
 
 def warn_user(message: str) -> None:
-    """Give a message to the user: a Python warning and a line in the log; never raises.
+    """Show a message to the user: a Python warning and a line in the log; never raises.
 
-    For what a user should know before a measurement starts and that is not an error. A program that
-    turns warnings into errors is not stopped by it.
+    For anything that a user should know before a measurement starts and that is not an error. A
+    program that turns warnings into errors is not stopped by it.
     """
     message = _visible(message)
     is_shown = False

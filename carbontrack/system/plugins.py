@@ -1,7 +1,7 @@
-"""What other packages add: entry points, found by group and name, loaded when they are used.
+"""Extensions of other packages: entry points, found by group and name, loaded when they are used.
 
-Only what a setting names is looked for, since importing `importlib.metadata` and scanning what is
-installed takes tens of milliseconds.
+Only names in settings are searched for, because importing `importlib.metadata` and scanning the
+installed packages takes tens of milliseconds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def installed(group: str) -> list[str]:
 def find(group: str, name: str, *, others: Iterable[str] = ()) -> EntryPoint:
     """The entry point of this name; where two packages have it, the first on Python's path.
 
-    `others` is what else may have been meant.
+    `others` are further names to suggest.
 
     Raises:
         ValueError: there is none; the message is the rest of a sentence such as "output='x' …".

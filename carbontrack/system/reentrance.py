@@ -1,10 +1,10 @@
-"""Re-entrance: a signal's handler, or a finalizer, that uses carbontrack in the middle of it.
+"""Re-entrance: a signal handler or a finalizer that uses carbontrack while carbontrack's code runs.
 
 Handlers run between two instructions of the main thread, and finalizers wherever the garbage
-collector starts or a last reference goes, so both may come while the same thread is at work in
-here, with its state half changed. What they open then passes through: their code runs, unmeasured
-and counted. The same holds once the interpreter ends, when threads that have been stopped for good
-may hold any lock.
+collector starts or a last reference goes, so both may run while the same thread is inside
+carbontrack, with its state half changed. Spans that they open then pass through: their code runs
+unmeasured, and the number is logged. The same applies once the interpreter shuts down, when stopped
+threads may hold any lock.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class _Thread:
     __slots__ = ("busy",)
 
     busy: bool
-    """Whether this thread is at work in carbontrack, where nothing else of it may begin."""
+    """Whether this thread is inside carbontrack, where no other span of it may start."""
 
     def __init__(self) -> None:
         self.busy = False
@@ -42,7 +42,7 @@ here = _Here()
 
 
 def busily(do: Callable[[], None]) -> None:
-    """Do something in whose middle nothing else of this thread may begin."""
+    """Call a function during which no other span of this thread may start."""
     thread = here.thread
     was_busy = thread.busy
     try:
@@ -53,12 +53,12 @@ def busily(do: Callable[[], None]) -> None:
 
 
 def must_pass() -> bool:
-    """Whether what begins now must pass through unmeasured."""
+    """Whether a span that starts now must pass through unmeasured."""
     return here.thread.busy or sys.is_finalizing()
 
 
 class _Passed:
-    """What was let through unmeasured in this process."""
+    """The blocks and calls that passed through unmeasured in this process."""
 
     numbers = itertools.count(1)
     total = told = 0
@@ -75,30 +75,31 @@ def pass_through(name: str) -> None:
 
 
 def passed_text() -> str | None:
-    """What is to be said of those that have passed through; None if it has been said."""
+    """The message about those that have passed through; None if it has been logged."""
     total = _Passed.total
     if total == _Passed.told:
         return None
     _Passed.told = total
     return (
-        f"{total} blocks or calls so far were not measured, {_Passed.first!r} first: a signal's "
-        "handler or a finalizer began them while carbontrack was at work in the same thread"
+        f"{total} blocks or calls so far were not measured, {_Passed.first!r} first: a signal "
+        "handler or a finalizer started them while carbontrack's own code was running in the same "
+        "thread"
     )
 
 
 _too_late: list[str] = []
-"""The first block or call that began after the interpreter had begun to end."""
+"""The first block or call that started while the interpreter was shutting down."""
 
 
 def _say_too_late(name: str) -> None:
-    """Say it once, as no log lives."""
+    """Report it once on stderr, because logging no longer works."""
     stderr = sys.stderr
     if _too_late or stderr is None:
         return
     _too_late.append(name)
     with suppressed(OSError, ValueError):  # closed
         stderr.write(
-            f"carbontrack: {name!r} began after Python had begun to end; "
-            "what begins then is not measured\n"
+            f"carbontrack: {name!r} started while Python was shutting down; what starts then is "
+            "not measured\n"
         )
         stderr.flush()

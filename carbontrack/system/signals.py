@@ -1,7 +1,7 @@
 """Writes open records when a signal is about to end the program; only with a setting.
 
-By default carbontrack installs no signal handler: from the journal of a killed program the next one
-writes its records. With the setting the row is written at once.
+By default carbontrack installs no signal handler: the next program writes a killed program's
+records from its journal. With the setting the row is written at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def flush_on(number: signal.Signals, flush: Callable[[], None]) -> None:
     """
     if threading.current_thread() is not threading.main_thread():
         _log.warning(
-            "flush_on_signals is without effect: carbontrack was first used outside the main thread"
+            "flush_on_signals has no effect: carbontrack was first used outside the main thread"
         )
         return
     before = signal.getsignal(number)
@@ -53,6 +53,6 @@ def _flush_for_a_moment(flush: Callable[[], None]) -> None:
         thread.start()
     except RuntimeError as error:
         pass_on(error)
-        _log.debug("nothing flushed: %s", error)
+        _log.debug("records were not flushed: %s", error)
     else:
         thread.join(FLUSH_S)

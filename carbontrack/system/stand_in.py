@@ -52,7 +52,7 @@ def stand_in(name: str) -> Any:
         return Passing()
     if name == "current_span":
         return lambda: None
-    raise ImportError(f"carbontrack.{name} is just being imported by this thread")
+    raise ImportError(f"carbontrack.{name} is being imported by this thread at the moment")
 
 
 def _count(name: str) -> None:

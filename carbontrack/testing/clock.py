@@ -1,4 +1,4 @@
-"""A clock that moves only when a test moves it."""
+"""A clock that advances only when a test advances it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 _POLL_S = 0.005
-"""How soon, in real time, a waiting thread notices that its event was set."""
+"""The interval, in real time, at which a waiting thread checks its event."""
 _GUARD_S = 5.0
-"""Real seconds after which `advance` gives up on a thread that does not wait again."""
+"""Real seconds after which `advance` stops waiting for a thread that does not wait again."""
 
 
 @dataclass(eq=False, slots=True)
@@ -23,14 +23,14 @@ class FakeClock:
     """A `carbontrack.system.clock.Clock` that a test sets.
 
     `advance` steps through the deadlines of the threads that are in `wait`: each of them wakes
-    exactly at its deadline, and waits again, or has ended, before time advances further. A test of
-    a background thread is therefore exact and never sleeps. A thread that was just started is
-    waited for if its attribute `clock` is this one, as with carbontrack's threads; for any other,
-    call `until_waiting` first.
+    exactly at its deadline, and waits again or ends before time advances further. A test of a
+    background thread is therefore exact and never sleeps. `advance` also waits for a thread that
+    was just started if its attribute `clock` is this clock, as with carbontrack's threads; for any
+    other thread call `until_waiting` first.
     """
 
     is_stepped = True
-    """It may stand still while the process works; with any other clock that is a fault."""
+    """This clock may stand still while the process works; with any other clock that is a fault."""
 
     def __init__(self, start_s: float = 1000.0, now: datetime | None = None) -> None:
         self._monotonic_s = start_s
@@ -39,7 +39,10 @@ class FakeClock:
         self._changed = threading.Condition()
         self._waiters: list[_Waiter] = []
         self._released: dict[threading.Thread, bool] = {}
-        """Threads that left `wait` and have not come back; True where a deadline released them."""
+        """Threads that left `wait` and have not returned to it.
+
+        True if a deadline released them.
+        """
 
     def monotonic_s(self) -> float:
         """Seconds, moved by `advance`."""
@@ -133,7 +136,7 @@ class FakeClock:
         late = [thread.name for thread, by_deadline in self._released.items() if by_deadline]
         self._released.clear()
         if late:
-            raise TimeoutError(f"woken at its deadline and not waiting again: {', '.join(late)}")
+            raise TimeoutError(f"woken at their deadline and not waiting again: {', '.join(late)}")
 
     def _all_back(self) -> bool:
         me = threading.current_thread()

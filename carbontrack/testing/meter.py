@@ -1,4 +1,4 @@
-"""A meter whose power a test sets."""
+"""A meter whose power is set by a test."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ class FakeMeter:
 
     Args:
         id: the meter's address.
-        component: what the energy belongs to.
+        component: the component whose energy it counts.
         watts: constant power; it can be changed at any time, and the new value applies from the
             last read on, so it is exact with a read at the change (a span's start, `snapshot()`).
         joules: instead of watts, the energy as a function of the monotonic instant.
-        basis: as the meter protocol explains.
-        resolution_s: likewise.
-        relative_uncertainty: likewise.
-        max_period_s: an optional attribute of a meter, explained there too.
-        nominal_w: likewise.
-        low: how many times the energy its low end is, such as 0.4: it then has the optional
-            attributes `low_j` and `high_j`. With `high` or not at all; to be changed like `watts`.
-        high: how many times the energy its high end is, such as 2.5.
+        basis: see the meter protocol.
+        resolution_s: see the meter protocol.
+        relative_uncertainty: see the meter protocol.
+        max_period_s: an optional attribute of a meter; see the meter protocol.
+        nominal_w: an optional attribute of a meter; see the meter protocol.
+        low: the low end as a multiple of the energy, such as 0.4: the meter then has the optional
+            attributes `low_j` and `high_j`. Only together with `high`; can be changed like `watts`.
+        high: the high end as a multiple of the energy, such as 2.5.
     """
 
     low_j: float
@@ -55,7 +55,7 @@ class FakeMeter:
         self.watts = watts
         self.fault_counts: dict[str, int] = {}
         self.reads = 0
-        """How often it was read, failed reads included."""
+        """The number of reads, including failed ones."""
         self.closed = False
         self._curve = joules
         self._at_s: float | None = None
@@ -94,7 +94,7 @@ class FakeMeter:
         self.closed = True
 
     def add_joules(self, joules: float) -> None:
-        """Count this much energy in addition, at once."""
+        """Add this much energy at once."""
         self._total_joules += joules
         self._low_joules += joules * (self.low or 0.0)
         self._high_joules += joules * (self.high or 0.0)
@@ -106,11 +106,11 @@ class FakeMeter:
             self.high_j = self._high_joules
 
     def fail(self, times: int = 1) -> None:
-        """Let the next reads fail; the one after them includes the energy of that time."""
+        """Make the next reads fail; the first read after them includes the energy of that time."""
         self._failures += times
 
     def gone(self) -> None:
-        """Let every read from now on raise MeterGone."""
+        """Make every read from now on raise MeterGone."""
         self._gone = True
 
     def back(self) -> None:
@@ -119,7 +119,7 @@ class FakeMeter:
         self._failures = 0
 
     def reset(self) -> None:
-        """Let the next read find a counter that was reset: its step is dropped and counted."""
+        """Reset the counter before the next read, whose step is dropped and counted."""
         self._drop_next = True
         self.fault_counts["reset"] = self.fault_counts.get("reset", 0) + 1
 

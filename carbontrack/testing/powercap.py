@@ -1,4 +1,4 @@
-"""A powercap tree in a folder, structured like the kernel's, whose counters a test sets."""
+"""A powercap tree in a directory, like the kernel's, whose counters are set by a test."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Zone:
         name: the zone's name: "package-0", "dram", "core", "uncore", "psys".
         key: its directory, "intel-rapl:0", or "intel-rapl:0:2" for a child of the first.
         raw_uj: the value of its counter, in microjoules.
-        range_uj: the value at which its counter wraps; None writes no such file.
-        limit_w: its long-term power limit; None writes no constraint, as AMD's zones do.
+        range_uj: the value at which its counter wraps; None: there is no such file.
+        limit_w: its long-term power limit; None: there is no constraint, as in AMD's zones.
     """
 
     name: str
@@ -41,7 +41,7 @@ DEFAULT_ZONES = (
 
 
 class Powercap:
-    """A tree that `build_powercap` made; zones are named by their key, or by a unique name."""
+    """A tree built by `build_powercap`; zones are named by their key or by a unique name."""
 
     def __init__(self, sysfs: Path, zones: Sequence[Zone]) -> None:
         self.sysfs = sysfs
@@ -57,7 +57,7 @@ class Powercap:
         return self.sysfs.joinpath("devices", "virtual", "powercap", control, *nested)
 
     def add_joules(self, zone: str, joules: float) -> None:
-        """Let the zone use energy; its counter wraps as a real one does."""
+        """Add energy to the zone; its counter wraps like a real one."""
         key = self._key(zone)
         range_uj = self.zones[key].range_uj
         raw_uj = self._raw_uj[key] + joules * 1e6
@@ -74,7 +74,7 @@ class Powercap:
         self._write(key, b"%d" % int(raw_uj))
 
     def break_zone(self, zone: str, text: str = "") -> None:
-        """Let the zone show an invalid value, until `restore` or the next `add_joules`."""
+        """Make the zone show an invalid value until `restore` or the next `add_joules`."""
         self._write(self._key(zone), text.encode())
 
     def remove(self, zone: str) -> None:
@@ -82,7 +82,7 @@ class Powercap:
         (self.directory(zone) / "energy_uj").unlink()
 
     def restore(self, zone: str) -> None:
-        """Restore the zone with the present value of its counter."""
+        """Restore the zone with the current value of its counter."""
         self.set_raw_uj(zone, self._raw_uj[self._key(zone)])
 
     def _key(self, zone: str) -> str:
@@ -109,8 +109,9 @@ class Powercap:
 def build_powercap(path: Path, zones: Sequence[Zone] | None = None) -> Powercap:
     """Build a tree under `path`, which becomes the root of sysfs.
 
-    Zones lie in devices/virtual/powercap, children inside their parents, and class/powercap links
-    to each of them, as in the kernel. Without `zones`: one package with core, uncore and dram.
+    As in the kernel, zones are directories in devices/virtual/powercap, children inside their
+    parents, and class/powercap contains a link to each of them. Without `zones`: one package with
+    core, uncore and dram.
     """
     tree = Powercap(Path(path), DEFAULT_ZONES if zones is None else zones)
     links = tree.sysfs / "class" / "powercap"

@@ -1,7 +1,7 @@
 """A small HTTP server that receives records, for trying and testing the HTTP output.
 
 `python -m carbontrack.testing.receiver` listens on http://127.0.0.1:8765/records and prints a line
-for each record. In a test, `Receiver(faults=…)` fails as real networks and servers do.
+for each record. In a test, `Receiver(faults=…)` fails in the ways of real networks and servers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Fault:
     Attributes:
         status: the status of the answer; None closes the connection without one.
         headers: headers of the answer, such as Retry-After or Location.
-        store: whether the records are kept nevertheless, as when only the answer is lost.
+        store: whether the records are kept anyway, as when only the answer is lost.
         hang: do not answer until the receiver stops.
     """
 
@@ -43,16 +43,16 @@ class Request:
 
 
 Faults = Callable[[int], Fault | None]
-"""From the number of a request, beginning with 0, to its fault, if any."""
+"""Maps the number of a request, starting with 0, to its fault, if any."""
 
 
 class Receiver:
-    """A server on this machine, running from the start of a `with` block to its end.
+    """A server on this machine that runs for the duration of a `with` block.
 
     Attributes:
         requests: all requests, accepted or not.
-        records: the accepted records, repetitions included.
-        connections: how many connections have been accepted.
+        records: the accepted records, including repetitions.
+        connections: the number of accepted connections.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        """The address to which records are posted."""
+        """The address to send records to."""
         return f"http://127.0.0.1:{self._server.server_port}/records"
 
     @property
@@ -91,7 +91,7 @@ class Receiver:
             return {record["record_id"] for record in self.records}
 
     def answer(self, headers: Mapping[str, str], body: bytes) -> Fault:
-        """Decide about one request, and keep its records if they are accepted."""
+        """Answer one request, and keep its records if they are accepted."""
         batch = json.loads(body)
         ids = tuple(record["record_id"] for record in batch)
         with self._lock:
@@ -185,7 +185,7 @@ def main(argv: list[str] | None = None) -> int:
         )
 
     with Receiver(port=args.port, token=args.token, on_record=show) as receiver:
-        print(f"listening on {receiver.url}; end with Ctrl+C", flush=True)  # noqa: T201
+        print(f"listening on {receiver.url}; stop with Ctrl+C", flush=True)  # noqa: T201
         try:
             receiver.stopping.wait()
         except KeyboardInterrupt:

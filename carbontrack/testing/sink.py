@@ -1,4 +1,4 @@
-"""Sinks that keep records in memory, or refuse them."""
+"""Sinks that keep records in memory or refuse them."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ class FailingSink(MemorySink):
         """
         if self.failures_left > 0:
             self.failures_left -= 1
-            raise SinkError("this sink was told to fail")
+            raise SinkError("this sink is set to fail")
         super().write(record)

@@ -1,9 +1,9 @@
 """Apportions energy to decorated calls that are too short and too many to be measured singly.
 
-A finished call leaves two numbers: how long it ran, and how many CPU seconds the process used
-meanwhile. At every tick the energy set aside since the last one is apportioned in proportion to
-them: that of the CPU by CPU seconds where only this process is billed, everything else by time.
-What the calls do not account for belongs to no call, as between spans.
+A finished call leaves two numbers: how long it ran, and how many CPU seconds the process used in
+that time. At every tick the energy set aside since the last one is apportioned in proportion to
+them: that of the CPU by CPU seconds if only this process's share is attributed, everything else by
+time. Energy that the calls do not account for belongs to no call, as between spans.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OWN_ROW_S = 1.0
 
 
 class PriorUsage(NamedTuple):
-    """What a call used before it became a span.
+    """The usage of a call before it became a span.
 
     Attributes:
         sums: its energy and emissions.
@@ -58,7 +58,7 @@ class PriorUsage(NamedTuple):
 
 
 class CallUsage(NamedTuple):
-    """How long calls ran, and the CPU seconds that the process used meanwhile."""
+    """How long calls ran, and the CPU seconds that the process used in that time."""
 
     ran_s: float
     cpu_s: float
@@ -106,7 +106,7 @@ class Apportioner:
         self.single: dict[int, Recipient] = {}
         """Calls that are credited singly: running ones, and suspended generators."""
         self.counts_cpu = False
-        """Whether calls note the CPU seconds of the process, as energy is divided by them."""
+        """Whether calls store the CPU seconds of the process, because energy is divided by them."""
         self._settled: dict[int, tuple[ref[Ledger], Account]] = {}
         """By the ledger's id: the account up to which its calls have been given their part."""
         self._counts = sampler.counts
@@ -225,7 +225,7 @@ class Apportioner:
             site.write_row_if_due(now_s)
 
     def forget_parent(self) -> None:
-        """Start anew in a child process."""
+        """Reset in a child process."""
         self.single.clear()
         self.sites.clear()
 

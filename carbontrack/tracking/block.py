@@ -1,4 +1,4 @@
-"""Blocks: base classes for what `with` and `async with` open, and the status they end with."""
+"""Blocks: base classes of the objects that `with` and `async with` open, and their final status."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # loaded only where there is a budget
     from carbontrack.tracking.budget import BudgetGuard, Verdict
 
 _ERROR_LENGTH = 200
-"""Characters of an exception's message that a record keeps."""
+"""The most characters of an exception's message that a record keeps."""
 
 
 def outcome_of(error: BaseException | None) -> tuple[Status, str | None]:
@@ -54,7 +54,7 @@ Opened = TypeVar("Opened")
 
 
 class Done:
-    """What `__aexit__` returns: it has been done when it is awaited."""
+    """The awaitable that `__aexit__` returns, which is done already."""
 
     def __await__(self) -> Generator[None, None, None]:
         yield from ()
@@ -105,7 +105,7 @@ class Block(ABC, Generic[Opened]):
         self.close(*outcome_of(error))
 
     def abandon(self) -> None:
-        """End the block, as its `with` statement is over and has not ended it."""
+        """End the block, because its `with` statement is over and has not ended it."""
         self.close("interrupted")
 
     def __enter__(self) -> Opened:
@@ -129,13 +129,12 @@ class BudgetedBlock(Block[Opened]):
         """Refuse to be pickled and copied.
 
         Raises:
-            TypeError: always; it says what to do instead.
+            TypeError: always, with the alternative in the message.
         """
         raise TypeError(
             f"a {type(self).__name__} cannot be pickled or copied: it is measured in this process. "
-            "Open one where the work is done; child processes find their parent's record by "
-            "themselves, in the environment. Its record, or snapshot() while it is open, can be "
-            "pickled"
+            "Open one where the work is done; child processes find their parent's record in the "
+            "environment. Its record, or snapshot() while it is open, can be pickled"
         )
 
     def _begin_budget(self: Any, around: Any, sampler: Sampler) -> None:
@@ -169,7 +168,7 @@ class BudgetedBlock(Block[Opened]):
         """Check the budgets that apply here, now.
 
         Returns:
-            The verdict of the innermost budget so far; None where there is none.
+            The verdict of the innermost budget so far; None if there is none.
 
         Raises:
             BudgetExceeded: one of them whose `on_exceed` is "raise" is exceeded.

@@ -1,9 +1,10 @@
 """Budgets: a limit in grams of CO2e or joules, its check of a record, and its guard on a span.
 
 A budget on an open span is evaluated at the sampler's ticks and when spans open and close. Warnings
-are logged by the thread that finds the excess. What the program asked for, an exception or a call,
-happens in its own threads only: where a span inside is opened or closed by `with`, at the end of
-the span itself, and in `check`. A budget on a decorated function is checked when a row is written.
+are logged by the thread that finds the excess. The exception or call that the program asked for
+happens only in the program's own threads: where a span inside is opened or closed by `with`, at the
+end of the span itself, and in `check`. A budget on a decorated function is checked when a row is
+written.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Budget(Value):
         limit: the largest allowed amount, grams of CO2e or joules.
 
     Raises:
-        QuantityError: the text is no quantity.
+        QuantityError: the text is not a quantity.
     """
 
     limit: Quantity
@@ -75,7 +76,7 @@ class Budget(Value):
         """A budget from text, such as "5 mg", "2 kg CO2e", "120 J" or "0.4 kWh".
 
         Raises:
-            QuantityError: the text is no quantity.
+            QuantityError: the text is not a quantity.
         """
         return cls(parse_quantity(text))
 
@@ -100,10 +101,10 @@ def _outcome(limit: float, used: float | None, low: float | None) -> Outcome:
 
 
 OnExceed = Literal["warn", "raise"] | Callable[["Verdict"], object]
-"""What happens when a budget is exceeded: a warning, an exception, or a call of a function."""
+"""The action when a budget is exceeded: a warning, an exception, or a call of a function."""
 
 NEAR = 0.8
-"""The part of a budget whose use is warned of."""
+"""The share of a budget above which a warning is logged."""
 CHECK_PERIOD_S = 0.1
 """The shortest time between two evaluations at span edges; one costs more than a short span."""
 
@@ -123,7 +124,7 @@ def checked_on_exceed(on_exceed: object, *, has_budget: bool) -> None:
 
 
 class GuardedSpan(Protocol):
-    """What a guard needs of its span, whose module imports this one."""
+    """The part of a span that a guard needs; the span's module imports this one."""
 
     name: str
 
@@ -147,8 +148,8 @@ class BudgetGuard:
 
     Args:
         budget: the limit.
-        on_exceed: what happens when its verdict is "over".
-        warn: called with a message when 80 % are used, and when the limit is exceeded; once each.
+        on_exceed: the action when the verdict is "over".
+        warn: called with a message once when 80 % are used, and once when the limit is exceeded.
     """
 
     def __init__(
@@ -200,13 +201,13 @@ class BudgetGuard:
                 self._sampler.tick_listeners.remove(self)
 
     def fall_asleep(self) -> None:
-        """Nothing is open any more, and nothing is to be guarded."""
+        """Nothing is open any more, so there is nothing to guard."""
         if self._sampler is not None:
             with self._sampler.lock:
                 self._sampler.tick_listeners.remove(self)
 
     def evaluate(self) -> Verdict | None:
-        """Check the span so far; None where there is nothing to check."""
+        """Check the span so far; None if there is nothing to check."""
         span, sampler = self.span, self._sampler
         if span is None or sampler is None or not (span.is_open or span.record):
             return None
@@ -214,7 +215,7 @@ class BudgetGuard:
         return self._with_warning(span.name, self._check(span.snapshot()))
 
     def add_earlier(self, record: Record) -> None:
-        """What the span used until its parent ended, which is in another row, counts too."""
+        """Also count what the span used until its parent ended, which is in another row."""
         self._earlier.append(record)
 
     def _check(self, record: Record) -> Verdict:
@@ -249,7 +250,7 @@ class BudgetGuard:
         """Act if the budget of this span or of an enclosing one is exceeded.
 
         Args:
-            error: the exception that is propagating; nothing is raised over it.
+            error: the exception that is propagating; it is never replaced by another one.
 
         Raises:
             BudgetExceeded: a budget is exceeded, and this thread has not raised it yet.
@@ -339,7 +340,9 @@ def _sentence(name: str, level: str, verdict: Verdict) -> str:
 
 
 def budget_check_of(budget: Budget) -> Callable[[Record], Record]:
-    """Return a check that marks rows over the budget and warns of each; "error" stays "error".
+    """Return a check that marks rows over the budget and logs a warning for each.
+
+    "error" stays "error".
 
     The budget is that of one call. A row that sums several calls is checked by their mean.
     """

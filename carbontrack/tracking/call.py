@@ -1,8 +1,8 @@
 """Calls of decorated functions: two clock reads for each, and one row for many.
 
-A long call becomes a span. A short one only leaves its length and its CPU seconds, and is credited
-its part of the energy at the next tick (`carbontrack.tracking.apportion`); its function writes one
-row for all short calls of a window. A call inside an open span is counted by that span.
+A long call becomes a span. A short one only stores its duration and CPU seconds, and its part of
+the energy is attributed at the next tick (`carbontrack.tracking.apportion`); its function writes
+one row for all short calls of a window. A call inside an open span is counted by that span.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from carbontrack.tracking.session import Session
 from carbontrack.tracking.span import Span
 
 _END = sys.maxsize
-"""The end of any list, as the beginning of a slice."""
+"""Past the end of any list, as the start of a slice."""
 _log = logging.getLogger("carbontrack")
 
 
 class Call(CallAccount):
     """One call of a decorated function, running or, for a generator, suspended.
 
-    Its start only reads a clock, or two where a tracker bills by CPU seconds. It becomes `single`,
-    credited with its own part of the energy, when it is running at a tick or is suspended. It
+    Its start only reads a clock, or two if a tracker attributes energy by CPU seconds. It becomes
+    `single`, with a separate part of the energy, when it is running at a tick or is suspended. It
     becomes a span when it is long, or when its body calls `current_span`.
     """
 
@@ -118,7 +118,7 @@ class Call(CallAccount):
         site.under_way[self] = self
 
     def pause(self) -> None:
-        """The body is suspended; what its consumer uses meanwhile is not counted."""
+        """The body is suspended; what its consumer uses in the meantime is not counted."""
         inner = current.get()  # a block inside may be open
         self.inside = None if inner is self else inner
         set_current(self.around)
@@ -166,7 +166,7 @@ class Call(CallAccount):
                 self._end_single(status, error)
 
     def _is_summed(self, site: CallSite, failures: int) -> bool:
-        """Leave what a short call has used to its function; False if it is not a short one."""
+        """Add a short call's use to its function; False if it is not a short one."""
         # Whoever takes a running call out of `under_way` ends it, or makes it a span.
         if site.under_way.pop(self, None) is None and not self._is_taken():
             return False
@@ -185,22 +185,22 @@ class Call(CallAccount):
         return True
 
     def _put_back(self, site: CallSite) -> None:
-        """Leave it to whoever may end it, unless another thread has just done that."""
+        """Leave it to any thread that may end it, unless another thread has just done that."""
         site.under_way[self] = self
         if self._ended or self._span is not None:
             self._be_done()
 
     def _is_taken(self) -> bool:
-        """Whether a handler of a signal has raised since this thread took it out."""
+        """Whether a signal handler has raised since this thread took it out."""
         return self.is_torn and self._running and not self._ended and self._span is None
 
     def abandon(self) -> None:
-        """End it, as its `with` statement is over and has not done so."""
+        """End it, because its `with` statement is over and has not done so."""
         self.is_torn = True
         self.end("interrupted")
 
     def tear(self) -> None:
-        """A handler of a signal has raised in an edge, which is done again."""
+        """A signal handler has raised in an edge, which is done again."""
         self.is_torn = True
 
     def drop(self) -> None:
@@ -237,7 +237,7 @@ class Call(CallAccount):
             self.site.keep_call()
 
     def _take(self) -> bool:
-        """Take it from those who may end it; False if another thread has. The lock is held."""
+        """Claim its end; False if another thread has done so. The lock is held."""
         if self._running and (self in self.site.under_way or self._is_taken()):
             self.become_single()
             self.site.under_way.pop(self, None)
@@ -265,7 +265,7 @@ class Call(CallAccount):
     def promote(self) -> Any:
         """Become a span, because the call is long or its body needs the current span.
 
-        Returns the span; what is around the call, if it has just ended.
+        Returns the span, or what encloses the call if it has just ended.
         """
         if self._span is None:
             self.site.sampler.uninterrupted(self._promote)

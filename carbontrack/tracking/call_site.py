@@ -31,7 +31,7 @@ class EndedCall(Protocol):
     """A call that was credited singly and is added to the window of its function."""
 
     def take_sums(self) -> tuple[Sums, Joules, float]:
-        """What it has used, and how long it ran."""
+        """Its usage, and how long it ran."""
         ...
 
     def mark_ended(self) -> None:
@@ -44,7 +44,7 @@ COLLECT_AT = 128 * _PER_CALL  # of these numbers are collected at once
 
 
 class CallTotals(NamedTuple):
-    """What short calls have used together, up to some moment.
+    """The total usage of short calls, up to some moment.
 
     Attributes:
         calls, failed: how many there were, and how many of them failed.
@@ -60,7 +60,7 @@ class CallTotals(NamedTuple):
     machine_j: Joules = ()
 
     def at(self, part: float, later: CallTotals) -> CallTotals:
-        """The totals at a part of the time until `later`, as if the calls had come evenly."""
+        """The totals at a part of the time until `later`, with calls spread evenly."""
         return CallTotals(
             self.calls + round((later.calls - self.calls) * part),
             self.failed + round((later.failed - self.failed) * part),
@@ -68,7 +68,7 @@ class CallTotals(NamedTuple):
         )
 
     def minus(self, earlier: CallTotals) -> CallTotals:
-        """What came after `earlier`."""
+        """The totals after `earlier`."""
         calls, failed = self.calls - earlier.calls, self.failed - earlier.failed
         return CallTotals(calls, failed, *self._weighed(1.0, earlier, -1.0))
 
@@ -113,7 +113,7 @@ class CallWindow:
 
     @property
     def totals(self) -> CallTotals:
-        """What its calls have used so far."""
+        """The usage of its calls so far."""
         return CallTotals(self.calls, self.failed, self.ran_s, self.sums, self.machine_j)
 
     def divided(
@@ -121,8 +121,8 @@ class CallWindow:
     ) -> list[CallWindow]:
         """The calls before and after `at_s`, when the parent changed to `parent`.
 
-        As if they had come evenly since the window was last seen. One call is counted in one of
-        the rows, though its energy is in both. `record_id` is for the second of two.
+        Assuming that they were spread evenly since the window was last seen. One call is counted in
+        one of the rows, though its energy is in both. `record_id` is for the second of two.
         """
         seen_at_s, seen = self.seen
         part = (at_s - seen_at_s) / max(1e-9, end.at_s - seen_at_s)
@@ -157,7 +157,7 @@ class CallWindow:
 class Callee(NamedTuple):
     """A decorated function: the name and labels of its rows, and its code.
 
-    A function that is defined and decorated anew at each call of an enclosing one counts as the
+    A function that is defined and decorated again at each call of an enclosing one counts as the
     same function each time, because it runs the same code.
     """
 
@@ -167,7 +167,7 @@ class Callee(NamedTuple):
 
     @property
     def key(self) -> Hashable:
-        """The key by which decorated functions are told apart."""
+        """The key that distinguishes decorated functions."""
         return self.name, repr(plain(self.labels)), self.code
 
 
@@ -178,7 +178,7 @@ class CallRows:
         session: the session whose sinks get the rows.
         callee: the function.
         budget_check: called with each row before it is written; marks a row over its budget.
-        inside: it is for calls inside spans, whose rows name the span that holds them.
+        inside: it is for calls inside spans, whose rows name the span that includes them.
     """
 
     def __init__(
@@ -216,7 +216,7 @@ class CallRows:
         return self.session.ledger
 
     def open_window(self) -> None:
-        """Begin a window for a call that begins, unless the end has come meanwhile.
+        """Begin a window for a call that begins, unless the session has ended in the meantime.
 
         A call that ends after that writes its row itself; see `catch_up`.
         """
@@ -245,7 +245,7 @@ class CallRows:
             return self.window
 
     def _give_up_window(self) -> None:
-        """A handler of a signal has raised while a window was opened; the lock is held."""
+        """A signal handler has raised while a window was opened; the lock is held."""
         if self.window is None:
             self.apportioner.sites.discard(self)
             self.sampler.release(self.ledger, self)
@@ -279,8 +279,8 @@ class CallRows:
     def row_id(self) -> str:
         """The id of the row that short calls go to; a call inside one names it as its parent.
 
-        A call that has claimed it gives it back unless it turns out to be long. Until then it is
-        told to all, as the window has no other id in the end.
+        A call that has claimed it gives it back unless it turns out to be long. Until then all
+        receive it, because the window has no other id in the end.
         """
         with self.sampler.lock:
             lent: Any = None if self.lent is None else self.lent()
@@ -318,7 +318,7 @@ class CallRows:
             self.session.drop_checkpoint(kept.record_id)
 
     def _records(self, window: CallWindow, end: Counts) -> list[Record]:
-        """The row of a window; two if another record began or ended to hold its calls."""
+        """The row of a window; two if another record started or stopped including its calls."""
         parents, before = self.session.parents, window.parent
         if parents is None or self._inside or bool(before[1]) == bool(parents.holds):
             return [self._record(window, end)]
@@ -355,7 +355,7 @@ class CallSite(CallRows):
         callee: the function.
         window_s: the time for which short calls are summed into one row.
         budget_check: called with each row before it is written; marks a row over its budget.
-        inside: it is for calls inside spans, whose rows name the span that holds them.
+        inside: it is for calls inside spans, whose rows name the span that includes them.
     """
 
     def __init__(
@@ -379,7 +379,7 @@ class CallSite(CallRows):
         remember(self)  # each of them, as one without a window may have an id for the next
 
     def collect_enough(self) -> None:
-        """Collect, as `collect_at` calls have ended; in the thread that ended the last one.
+        """Collect, because `collect_at` calls have ended; in the thread that ended the last one.
 
         The first call of a window is kept in the journal at once, since a worker may be killed at
         any time after it.
@@ -512,7 +512,7 @@ class CallSite(CallRows):
         return is_followed
 
     def follow_parents(self, parents: RemoteParents) -> None:
-        """Begin a new row where another process's record has begun or ended to hold the calls."""
+        """Begin a new row if another process's record starts or stops including the calls."""
         window, now = self.window, (parents.parent_id, parents.holds)
         if window is None or self._inside:
             return
@@ -540,7 +540,7 @@ class CallSite(CallRows):
         """Propagate this run as the parent of processes that start from now on.
 
         Only the first call does, and calls that follow one that was running at a tick: a short call
-        hardly starts a process, and each would pay for changing the environment.
+        hardly ever starts a process, and changing the environment for each one is costly.
         """
         call_id = self.session.new_call_id(self.row_id())
         self.propagates, self.propagating, self._call_id = False, call, call_id
@@ -568,10 +568,10 @@ class CallSite(CallRows):
                     call.end("interrupted")
                 except Exception as error:  # the row of all others must be written
                     pass_on(error)
-                    _log.exception("a call of %s could not be ended", self.name)
+                    _log.exception("a call of %s could not be closed", self.name)
 
     def forget_parent(self) -> None:
-        """Start anew in a child process."""
+        """Reset in a child process."""
         self.window = self.propagating = self._next_id = self.lent = None
         self.finished.clear()
         self._usage = NO_USAGE
@@ -587,7 +587,7 @@ def call_site_of(
 ) -> CallSite:
     """The call site of a function in a session, made when first needed.
 
-    `inside`: it is for calls inside spans, whose rows name the span that holds them.
+    `inside`: it is for calls inside spans, whose rows name the span that includes them.
     """
     key = (callee.key, window_s, budget_check, inside)
     with session.sampler.lock:

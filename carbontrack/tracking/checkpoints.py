@@ -65,7 +65,7 @@ class Checkpointable(Protocol):
     """Open work: a root span, or a decorated function with summed calls."""
 
     def checkpoint(self) -> Checkpoint | OpenRow | None:
-        """Its checkpoint; None where there is nothing to keep."""
+        """Its checkpoint; None if there is nothing to keep."""
         ...
 
     def interrupt(self) -> None:
@@ -90,16 +90,16 @@ class Checkpoints:
         self._written_s = float("-inf")
         self._has_new = self._is_closed = False
         self._dropped: dict[object, set[str]] = {}
-        """By write that is under way, in any thread: the records that were dropped meanwhile."""
+        """By write in progress, in any thread: the records that were dropped in the meantime."""
 
     @property
     def state_dir(self) -> Path:
-        """The folder with the journal."""
+        """The directory with the journal."""
         return self._journal.state_dir
 
     @property
     def trouble(self) -> str:
-        """Why the journal cannot be written, of which the user has been told; "" where it can."""
+        """Why the journal cannot be written, which has been logged; "" if it can."""
         return self._journal.trouble
 
     @property
@@ -108,7 +108,7 @@ class Checkpoints:
         return self._journal.only_appends
 
     def write_soon(self) -> None:
-        """Make checkpoints of what has none but its first due at the end of the current tick."""
+        """Make checkpoints of new work due at the end of the current tick."""
         self._has_new = True
 
     def takes_new(self) -> bool:
@@ -127,8 +127,8 @@ class Checkpoints:
         """Make checkpoints and write them, if there is anything to write; from any thread.
 
         Another thread may finish a record between the moment when it is seen and the moment when it
-        is written. Its checkpoint would stay behind, and be recovered beside the finished row; so
-        what has been dropped meanwhile is dropped again.
+        is written. Its checkpoint would remain, and be recovered in addition to the finished row;
+        so records that were dropped in the meantime are dropped again.
         """
         write = object()
         self._dropped[write] = dropped = set[str]()

@@ -51,11 +51,11 @@ R = TypeVar("R")
 
 
 def wrap_context(function: Callable[P, R]) -> Callable[P, R]:
-    """Return the function, so that every call of it runs inside the spans that are open here.
+    """Return a wrapper of the function whose calls run inside the spans that are open here.
 
-    Threads and executors begin with an empty context, so that a span opened in one of their calls
-    is a root. `executor.submit(carbontrack.wrap_context(work), item)` makes it a child of the span
-    that is open where `wrap_context` is called. `asyncio.to_thread` needs no help.
+    Threads and executors start with an empty context, so a span that is opened in one of their
+    calls is a root. `executor.submit(carbontrack.wrap_context(work), item)` makes it a child of the
+    span that is open where `wrap_context` is called. `asyncio.to_thread` does not need it.
     """
     context = copy_context()
 

@@ -1,4 +1,4 @@
-"""One call that is being counted: its `with` statement, and what it is credited."""
+"""One call that is being counted: its `with` statement, and the energy attributed to it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def leave(
     error: BaseException | None,
     _trace: TracebackType | None,
 ) -> None:
-    """End a call; nothing of ours reaches the program."""
+    """End a call; no error of carbontrack reaches the program."""
     try:
         try:
             if error is None:
@@ -58,14 +58,14 @@ class CountedCall:
         """The body has ended; a second call does what the first has not done."""
 
     def drop(self) -> None:
-        """Count it no more, as that has failed."""
+        """Stop counting it, because counting has failed."""
 
     def abandon(self) -> None:
-        """End it, as its `with` statement is over and has not done so."""
+        """End it, because its `with` statement is over and has not done so."""
         self.end("interrupted")
 
     def tear(self) -> None:
-        """A handler of a signal has raised in an edge, which is done again."""
+        """A signal handler has raised in an edge, which is done again."""
 
     def __enter__(self) -> CountedCall:
         try:
@@ -80,7 +80,7 @@ class CountedCall:
     __exit__: Any = ExitMethod(leave)
 
     def step(self, edge: Callable[[], None]) -> None:
-        """Pause or resume; nothing of ours reaches the program."""
+        """Pause or resume; no error of carbontrack reaches the program."""
         try:
             try:
                 edge()
@@ -90,7 +90,7 @@ class CountedCall:
             return
 
     def fail(self, error: BaseException) -> None:
-        """Something has raised in an edge: pass on what came from outside, log what is ours."""
+        """An edge has raised: pass on exceptions from outside, log carbontrack's own."""
         here.thread.busy = False
         outside = from_outside(error) if isinstance(error, Exception) else error
         if outside is not None:
@@ -107,7 +107,7 @@ class CountedCall:
 
 
 class CallAccount(CountedCall):
-    """What a call has used and is credited, beside the state of its body.
+    """A call's usage and its energy, in addition to the state of its body.
 
     Attributes:
         site: the call site of its function.
@@ -125,7 +125,7 @@ class CallAccount(CountedCall):
     """Whether it becomes a span when it is long."""
     _started_s: float
     _cpu_s: float | None
-    """The process's CPU seconds at the last mark; None where nobody has asked for them."""
+    """The process's CPU seconds at the last mark; None if they were not requested."""
 
     @property
     def ledger(self) -> Ledger:
@@ -154,7 +154,7 @@ class CallAccount(CountedCall):
         self._be_done()
 
     def _be_done(self) -> None:
-        """Be counted as a call no more: it has ended, or is a span."""
+        """Stop counting it as a call: it has ended, or is a span."""
         # in this order, as a tick looks whether what it has found running still is
         self.site.under_way.pop(self, None)
         self.site.apportioner.single.pop(id(self), None)

@@ -3,8 +3,8 @@
 `wrap` returns the decorated function; `CallCounter` decides for each call whether it is counted as
 a call, as a span, or by the span around it.
 
-The wrapper does not change what the function does: results, exceptions and the order of steps stay
-the same. An error of ours is logged, and the call is not counted.
+The wrapper does not change the function's behaviour: results, exceptions and the order of steps
+stay the same. An error of carbontrack is logged, and the call is not counted.
 
 There is one difference. Wrong arguments of a coroutine or generator function raise the same
 `TypeError`, but at the first step instead of at the call. To raise it at the call, the wrapper
@@ -43,7 +43,7 @@ _log = logging.getLogger("carbontrack")
 
 
 class NoOpCall(CountedCall):
-    """A call that is not counted, after an error of ours or the end of the session."""
+    """A call that is not counted, after an error of carbontrack or the end of the session."""
 
     __slots__ = ()
 
@@ -74,7 +74,7 @@ def _in_place_of(
     wrapper: Callable[..., Any],
     again: Callable[[Any], Callable[..., Any]],
 ) -> Callable[..., Any]:
-    """The wrapper with what else the function is; `again` wraps another in the same way."""
+    """The wrapper with the function's other attributes; `again` wraps another in the same way."""
     kind = type(function)
     if kind not in FUNCTIONS and kind is not functools.partial:
         return tracked_object(function, wrapper, again)
@@ -138,7 +138,7 @@ def wrap_stoppable(
     kind = _kind_of(function)
     if kind in ("generator", "async generator"):
         raise ConfigError(
-            "on_exceed cannot stop a generator; open a block with `with track(...)` inside of it"
+            "on_exceed cannot stop a generator; open a block with `with track(...)` inside it"
         )
 
     async def stoppable_coroutine(*args: Any, **kwargs: Any) -> Any:
@@ -373,7 +373,7 @@ class SpanCall(CountedCall):
         self._span.close(status, error)
 
     def drop(self) -> None:
-        """Count it no more, as that has failed."""
+        """Stop counting it, because counting has failed."""
         self.end("error")
 
 

@@ -1,11 +1,12 @@
-"""Handles: how a block or call is known to be over when its own end did not run.
+"""Handles: how the end of a block or call is detected if its own exit did not run.
 
-A handler of a signal may raise at any instruction: in our `__enter__` before its last one, in our
-`__exit__` before its first one, or between ours and the program's. Then nothing in here ends the
+A signal handler may raise at any instruction: in carbontrack's `__enter__` before its last one, in
+`__exit__` before its first one, or between these and the program's code. Then no code here ends the
 block. But the `with` statement is over, and it held the only reference to the bound method that it
-would have called. So each `with` gets a bound method of its own, and a weak reference to it is the
+would have called. So each `with` gets a separate bound method, and a weak reference to it is the
 block's handle. Once that is dead, `end_abandoned` ends the block, at the next edge or tick. It is a
-`partial`, as from Python 3.14 on an interpreter drops a `MethodType` before it begins the call.
+`partial`, because from Python 3.14 on an interpreter drops a `MethodType` before it begins the
+call.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Handle(ref["partial[Any]"]):
 
 
 class _Later:
-    """What a handler or a finalizer has ended in the middle of an edge of the same thread."""
+    """A span that a handler or finalizer has ended in the middle of an edge of the same thread."""
 
     def __init__(self, span: Any, outcome: tuple[Any, ...]) -> None:
         self._span = span
@@ -149,7 +150,7 @@ def end_abandoned() -> None:
             if not isinstance(error, Exception):  # a handler of a signal; the next edge does it
                 raise
             pass_on(error)
-            _log.exception("a block that was left could not be ended")
+            _log.exception("a block could not be closed when it was left")
         _ending.discard(handle)
         with suppressed(ValueError):
             dead.remove(handle)

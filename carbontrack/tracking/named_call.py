@@ -1,8 +1,8 @@
-"""Calls whose name is known at their end only: requests of a server, tasks of a queue.
+"""Calls whose name is known only at their end: requests of a server, tasks of a queue.
 
 A named call is a call of its `Pending` site while it runs, and one of the site with its name when
-it ends. What a call has used of the CPU may be told by itself (`cpu_s`): of many requests under
-way, most only wait, and the CPU seconds of the process are not theirs.
+it ends. A call may report its own CPU seconds (`cpu_s`): most of many concurrent requests only
+wait, and the CPU seconds of the process are not theirs.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from carbontrack.tracking.session import Session
 from carbontrack.tracking.span import Span
 
 OTHER = "(other)"
-"""The name of calls whose own would be one too many."""
+"""The name of calls beyond the most names."""
 _END = sys.maxsize
-"""The end of any list, as the beginning of a slice."""
+"""Past the end of any list, as the start of a slice."""
 
 
 class Pending(CallSite):
     """The site of named calls that run; it finds the one that a call ends in.
 
-    Its own row has what never got a name, as the program had ended before.
+    Its own row has the calls that never got a name, because the program ended before.
 
     Args:
         session: the session whose sinks get the rows.
-        callee: the name and labels of what never got a name.
+        callee: the name and labels of calls that never got a name.
         window_s: the time for which short calls of a name are summed into one row; 0: each call has
             a row.
-        most_names: so many names have rows; all others share one.
+        most_names: the number of names with rows; all others share one.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Pending(CallSite):
         """Calls that wait for a message, and have been credited all that they used before."""
         self._lends: str | None = None
         self.long: dict[int, NamedCall] = {}
-        """Calls under way that will have a row of their own: they are kept in the journal."""
+        """Running calls that will have separate rows: they are kept in the journal."""
         self.has_new = False
         """Whether one of them has used something since the last checkpoint."""
         self._kept: Record | None = None
@@ -75,8 +75,8 @@ class Pending(CallSite):
         if len(self._named) >= self._most_names and name != OTHER:
             self.session.warn(
                 f"names {self.name}",
-                f"there are more than {self._most_names} names of calls; from {name!r} on, new "
-                f"ones are counted together as {OTHER!r}",
+                f"there are more than {self._most_names} names of calls; starting with {name!r}, "
+                f"new ones are counted together as {OTHER!r}",
             )
             return self._named.get(OTHER) or self._new_name(OTHER)
         callee = Callee(name, self.labels, "named")
@@ -138,7 +138,7 @@ class Pending(CallSite):
         super()._interrupt_calls()
 
     def forget_parent(self) -> None:
-        """Start anew in a child process."""
+        """Reset in a child process."""
         super().forget_parent()
         self.idle.clear()
         self.long.clear()
@@ -246,7 +246,7 @@ class NamedCall(Call):
     # -- the end -----------------------------------------------------------------------------
 
     def end_as(self, name: str, status: Status = "ok", error: str | None = None) -> None:
-        """The call has ended, and is one with this name; nothing of ours reaches the program."""
+        """The call has ended and gets this name; no error of carbontrack reaches the program."""
         try:
             try:
                 self._end_as(name, status, error)

@@ -1,6 +1,6 @@
 """The no-op span, which CARBONTRACK_DISABLE puts in place of the real one.
 
-It takes any argument: what is switched off checks nothing.
+It accepts any argument: nothing is checked when measuring is switched off.
 """
 
 from __future__ import annotations
@@ -79,5 +79,5 @@ class NoOpSpan(Span):
 
 
 def _now() -> str:
-    """The time, in text; "" once the interpreter ends, where most of Python is gone."""
+    """The time, in text; "" once the interpreter shuts down, when most of Python is gone."""
     return "" if sys.is_finalizing() else rfc3339(SystemClock.now_utc())

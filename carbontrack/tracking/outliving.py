@@ -1,9 +1,9 @@
-"""What becomes of what is still open when the span or call around it ends, here or elsewhere.
+"""Spans and calls that are still open when the span or call around them ends, here or elsewhere.
 
-It is counted by the next one outwards. Where there is none it becomes a root: what it used up to
-that moment is in the row of the span that ended, what it uses from then on in a row of its own. A
-root likewise begins a new row when a record of another process begins or ends to hold it. The
-functions are called with the sampler's lock held, where they do not say otherwise.
+They are counted by the next enclosing one. If there is none, they become roots: their use up to
+that moment is in the row of the span that ended, and their later use in a separate row. A root also
+begins a new row when a record of another process begins or stops including it. The functions are
+called with the sampler's lock held, unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _MOMENT_S = 0.05
 """What a child uses in a shorter time its parent does not tell apart: it looks at its children this
 often at most (see `carbontrack.attribution.process_tree`)."""
 Parent = tuple[str | None, bool | None]
-"""The parent id of a row, and whether the parent's record holds it."""
+"""The parent id of a row, and whether the parent's record includes it."""
 
 
 def hand_over(ended: Any, spans: Iterable[Any], mark: Mark) -> list[Record]:
     """Give the spans that outlive the span `ended` to the one around it, or make them roots.
 
-    Returns the records of what became of them until `mark`, where they have rows.
+    Returns their records until `mark`, for those that have rows.
     """
     records: list[Record] = []
     for span in spans:
@@ -59,7 +59,7 @@ def _hold(span: Any) -> None:
 def split(
     span: Any, mark: Mark, at: datetime, parent: Parent, *, has_row: bool = False
 ) -> list[Record]:
-    """End a span's row at `mark`, and begin its next there; likewise those of the spans inside it.
+    """End a span's row at `mark`, and begin its next there; also those of the spans inside it.
 
     `at` is the wall-clock time of the mark, `parent` that of the row which ends. Returns the
     records until `mark` of the spans that have rows; they have new ids, as each span keeps its own.
@@ -86,7 +86,7 @@ def split(
 def follow_parents(
     root: Any, parents: RemoteParents, now: Mark, *, is_end: bool = False
 ) -> Sequence[Record]:
-    """Begin a new row of a root where a record of another process has begun or ended to hold it.
+    """Begin a new row of a root if a record of another process has started or stopped including it.
 
     Not for a moment, at the root's beginning or, with `is_end`, at its end. Returns the records of
     the rows that have ended.
@@ -163,9 +163,9 @@ def leave_overlapping(ended: Any) -> None:
         return
     ended.session.warn(
         f"overlap {ended.name} {inner.name}",
-        f"{ended.name!r} was closed before {inner.name!r}, which had been opened inside it; "
-        f"{inner.name!r} counts as a run of its own from there on. Close blocks in the reverse "
-        "order of opening them, best with `with`",
+        f"{ended.name!r} was closed before {inner.name!r}, which was opened inside it; "
+        f"{inner.name!r} counts as a separate run from then on. Close blocks in the reverse order "
+        "of opening, best with `with`",
     )
     if ended.is_block:
         while inner is not ended and not inner.is_block:

@@ -1,4 +1,4 @@
-"""What one meter contributes to a record: its energy, the interval around it, and its basis."""
+"""The contribution of one meter to a record: its energy, its interval, and its basis."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class MeterFacts(NamedTuple):
         share_uncertainty: the relative uncertainty of our part of the count, independent of the
             sensor's.
         share_is_most: whether our part may be less by that uncertainty, but not more.
-        ends: the place of its ends among those of all meters; None where it counts none.
+        ends: the place of its ends among those of all meters; None if it counts none.
     """
 
     id: str
@@ -69,9 +69,9 @@ class Part(NamedTuple):
         meter: the meter's properties.
         joules: our share.
         basis: the basis of both energies.
-        machine_j: the whole machine's energy meanwhile; never less than our share.
-        ends_j: our share at the low and the high end, as the meter counted them; None where it does
-            not, and is off by its relative uncertainty.
+        machine_j: the whole machine's energy in the same time; never less than our share.
+        ends_j: our share at the low and the high end, as the meter counted them; None if it does
+            not, and has its relative uncertainty.
     """
 
     meter: MeterFacts
@@ -101,10 +101,11 @@ class Part(NamedTuple):
 def interval_j(parts: Sequence[Part], length_s: float) -> Interval:
     """The sum of the parts, in joules, with the interval around it.
 
-    Meters of one kind err together: the same model, or the same sort of sensor, on several devices
-    is off in the same direction, so half-widths add up linearly. Different kinds err
-    independently and combine in quadrature (JCGM 100:2008, GUM, 5.1.2 and 5.2.2). Each side of the
-    interval is combined separately, as a part may reach further above its best estimate than below.
+    Errors of meters of one kind are correlated: the same model, or the same type of sensor, on
+    several devices errs in the same direction, so half-widths add up linearly. Errors of different
+    kinds are independent and combine in quadrature (JCGM 100:2008, GUM, 5.1.2 and 5.2.2). Each side
+    of the interval is combined separately, because a part may reach further above its best estimate
+    than below.
 
     Added to these is the uncertainty of the start and end of a span of `length_s`. A count may be
     one refresh old when it is read, so at most one refresh's energy is missing or in excess: the

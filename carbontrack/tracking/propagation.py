@@ -28,7 +28,7 @@ class Propagator:
     is not safe while C libraries read it.
 
     Args:
-        read: returns what the environment says of the parent now, if anything.
+        read: returns the environment's current description of the parent, if any.
         write: writes that to the environment, or removes it.
         identity: returns what identifies this process: boot, pid namespace, pid, start.
     """
@@ -44,19 +44,19 @@ class Propagator:
         self._find_identity = identity
         self._identity: str | None = None
         self._open: dict[int, str] = {}
-        """What is said of the open roots, the oldest first."""
+        """The descriptions of the open roots, the oldest first."""
         self._written: str | None = None
-        """What we last wrote to the environment."""
+        """The last value written to the environment."""
         self._before: str | None = None
-        """What was there before we first wrote."""
+        """The value before the first write."""
         self._restore_to: str | None = None
-        """What to restore when no root is open any more."""
+        """The value to restore when no root is open any more."""
         self._inherited: str | None = None
-        """In a forked child: what was said of the root that was open in the parent process."""
+        """In a forked child: the description of the root that was open in the parent process."""
         remember(self)
 
     def original_parent(self, found: str | None) -> str | None:
-        """The parent id that this process was started with, whatever we have written since.
+        """The parent id that this process was started with, whatever was written since.
 
         `found` is the id that the environment has now.
         """
@@ -69,12 +69,12 @@ class Propagator:
 
     @property
     def inherited(self) -> str | None:
-        """In a forked child: what was said of the root that was open in the parent process."""
+        """In a forked child: the description of the root that was open in the parent process."""
         return self._inherited
 
     @property
     def identity(self) -> str:
-        """What identifies this process: boot, pid namespace, pid, start."""
+        """The identity of this process: boot, pid namespace, pid, start."""
         if self._identity is None:
             self._identity = self._find_identity()
         return self._identity
@@ -82,7 +82,7 @@ class Propagator:
     def inject(self, key: int, said: str | None) -> None:
         """A root has been opened: new child processes get it as their parent.
 
-        `key` tells it apart from other roots; `said` is what is said of it, see `context_text`.
+        `key` identifies it among the roots; `said` is its description, see `context_text`.
         """
         if said is None or threading.current_thread() is not threading.main_thread():
             return
@@ -95,7 +95,7 @@ class Propagator:
             self._set(said)
 
     def withdraw(self, key: int) -> None:
-        """The root with this key has ended, in any thread; it can be said again."""
+        """The root with this key has ended, in any thread; a second call does nothing."""
         said = self._open.get(key)
         if said is not None and said == self._read():
             # a copy: the main thread may open a root meanwhile
@@ -109,7 +109,7 @@ class Propagator:
             self._write(self._restore_to if said is None else said)
         except Exception as error:  # a failed write must not stop the program's block
             pass_on(error)
-            LOGGER.exception("child processes could not be told which run they belong to")
+            LOGGER.exception("the run id could not be passed to child processes")
 
     def forget_parent(self) -> None:
         """In a forked child the roots that were open are the parent's; take it as the parent."""
@@ -119,13 +119,13 @@ class Propagator:
 
 
 def context_text(record_id: str, identity: str, scope: str, state_dir: Path | None) -> str:
-    """What is said of a record's span or call to child processes, see `ParentContext`.
+    """The description of a record's span or call for child processes, see `ParentContext`.
 
     Args:
         record_id: the record.
-        identity: what identifies this process; "" where it is not known.
-        scope: what the tracker counts.
-        state_dir: the folder with its journal, if it has one.
+        identity: what identifies this process; "" if it is not known.
+        scope: the tracker's scope.
+        state_dir: the directory with its journal, if it has one.
     """
     state = "" if state_dir is None else state_token(state_dir)
     return f"{record_id}@{identity}:{scope}:{state}" if identity else record_id
@@ -133,5 +133,5 @@ def context_text(record_id: str, identity: str, scope: str, state_dir: Path | No
 
 @lru_cache(maxsize=8)  # each root asks for it
 def state_token(state_dir: Path) -> str:
-    """Stands for a state directory, whose name may hold anything, and the user's own."""
+    """A token for a state directory, whose name may contain anything, and for the user's own."""
     return f"{zlib.crc32(os.fsencode(os.path.abspath(state_dir))):08x}"  # noqa: PTH100 - a text

@@ -1,8 +1,8 @@
 """The record builder: turns the sums of a span, or of summed calls, into a record.
 
-The module has three parts: the values that go in, pure functions that compute the columns (energy,
-emissions, water, embodied emissions, quality), and `RecordBuilder`. Its `window` captures what can
-only be known at the end of a span; its `build` makes the record from that, when it is needed.
+The module has three parts: the input values, pure functions that compute the columns (energy,
+emissions, water, embodied emissions, quality), and `RecordBuilder`. Its `window` captures the facts
+that are known only at the end of a span; its `build` makes the record from them when it is needed.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class Resource(NamedTuple):
         water_l_per_kwh: water consumption of power generation, litres per kWh; None: unknown.
         embodied_g_per_h: embodied emissions of the hardware per hour of use, by component or for
             the whole "machine"; None: unknown.
-        abiotic_kg_sb_per_h: the use of scarce minerals and metals by making it, in the same way.
-        market_g_per_kwh: what the contract for electricity emits, g CO2e per kWh; None: unknown.
+        abiotic_kg_sb_per_h: the use of scarce minerals and metals by manufacturing it.
+        market_g_per_kwh: carbon intensity of the electricity contract, g CO2e per kWh, or None.
         columns: further columns of the record by name: host_id, rank, cloud_provider, …
-        labels: labels of every record; those of a span win.
+        labels: labels of every record; those of a span take precedence.
     """
 
     region_basis: str | None = None
@@ -92,10 +92,10 @@ class EndStatus(NamedTuple):
 
 
 WHOLE_S = float("inf")
-"""The longest gap of a window in which nothing was read between its start and its end."""
+"""The longest gap of a window without a reading between its start and its end."""
 EndFacts = tuple[float | None, datetime, GridIntensity | None, RecentPowers]
-"""What of a window can only be known at its end: the longest gap, the time, the grid's intensity,
-and the recent powers of the meters."""
+"""Facts of a window that are known only at its end: the longest gap, the time, the grid's
+intensity, and the recent powers of the meters."""
 
 
 class Window(NamedTuple):
@@ -189,7 +189,7 @@ def _counted_ends(meter: MeterFacts, sums: Sums) -> tuple[float, float] | None:
 def _recent_ends(
     index: int, meter: MeterFacts, window: Window, joules: float
 ) -> tuple[float, float] | None:
-    """The ends of a power times a length: as far off, by ratio, as what was counted just before."""
+    """The ends of a power times a length: with the relative interval of the previous count."""
     before, end, place = window.before, window.end, meter.ends
     if before is None or place is None:
         return None
@@ -222,8 +222,8 @@ def energy_figures(
 ) -> dict[str, Any]:
     """The columns of energy and of its basis and meters.
 
-    Something that no meter counts may have used nothing, or all of `uncounted_w`, which is no error
-    of a meter: the interval reaches up by all of it.
+    A component that no meter counts may have used nothing, or all of `uncounted_w`, which is not a
+    meter's error: the upper end is raised by all of it.
     """
     figures: dict[str, Any] = {
         "basis": weakest(parts),
@@ -262,10 +262,10 @@ def emission_figures(
     Emissions were summed with the energy, each joule at the intensity of its moment; the record's
     intensity is the mean weighted by energy.
 
-    The errors of the meters and of the grid's figure are independent. With E = E0 x a and
+    The errors of the meters and of the carbon intensity are independent. With E = E0 x a and
     I = I0 x b, the logarithm of the emissions' ratio is ln a + ln b: a sum of independent terms,
-    whose half-widths combine in quadrature, each side separately (GUM, 5.1.2). Both ends at once
-    would hold more often than either interval does.
+    whose half-widths combine in quadrature, each side separately (GUM, 5.1.2). Combining the ends
+    directly would give an interval that holds more often than either of the two.
     """
     if grid is None:
         return {}
@@ -363,7 +363,7 @@ def water_figures(
 ) -> dict[str, Any]:
     """The column `water_l`: on site, WUE times computer energy; off site, at the power plants.
 
-    Nothing where neither factor is known. ISO/IEC 30134-9 defines the WUE.
+    Nothing if neither factor is known. ISO/IEC 30134-9 defines the WUE.
     """
     site_kwh, wue = energy.get("energy_kwh"), attribution.wue_l_per_kwh
     if site_kwh is None or (wue is None and grid_l_per_kwh is None):
@@ -373,7 +373,7 @@ def water_figures(
 
 
 def market_figures(energy: Mapping[str, Any], g_per_kwh: float | None) -> dict[str, Any]:
-    """The column `market_emissions_g`: the site's energy by contract; 0 g per kWh is a figure."""
+    """The column `market_emissions_g`: the site's energy by contract; 0 g per kWh is valid."""
     site_kwh = energy.get("energy_kwh")
     if site_kwh is None or g_per_kwh is None:
         return {}
@@ -386,11 +386,11 @@ def embodied_figures(
     g_per_h: Mapping[str, float] | None,
     kg_sb_per_h: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """The columns `embodied_g` and `abiotic_kg_sb`, where their rates and shares are known.
+    """The columns `embodied_g` and `abiotic_kg_sb`, if their rates and shares are known.
 
-    What making each component takes, for the time in which we ran, is allocated by our share of its
-    energy; what belongs to none of them ("machine"), by our share of all energy. These shares add
-    up to one over all spans and processes.
+    The embodied impact of each component, for the running time, is allocated by our share of its
+    energy; that of the rest ("machine"), by our share of all energy. These shares add up to one
+    over all spans and processes.
     """
     if not (g_per_h or kg_sb_per_h):
         return {}
@@ -426,7 +426,7 @@ class RecordBuilder:
         self._facts: tuple[object, object, Mapping[str, Any]] = (None, None, {})
 
     def _not_used(self) -> tuple[Mapping[str, int], float]:
-        """The faults of meters that are not used, and the most power of what they do not count.
+        """The faults of unused meters, and the most power of the components that are not counted.
 
         Cached, since they hardly ever change.
         """
@@ -483,7 +483,7 @@ class RecordBuilder:
         return Window.of(start, end, duration_s, machine_j, self.facts_now(start.at_s))
 
     def facts_now(self, since_s: float) -> EndFacts:
-        """Capture what can only be known at the end of a span or a window, which is now."""
+        """Capture the facts that are known only at the end of a span or a window, which is now."""
         sampler = self.sampler
         now = sampler.clock.now_utc()
         gap_s = sampler.history.longest_gap_s(since_s, sampler.counts.at_s)
@@ -506,7 +506,7 @@ class RecordBuilder:
             measured = self._measured(window, sums)
         except Exception as error:
             pass_on(error)
-            _log.exception("the figures of a record could not be made")
+            _log.exception("the values of a record could not be computed")
             measured = {}
         return {
             **subject.columns(self.resource.labels),
@@ -519,7 +519,7 @@ class RecordBuilder:
         }
 
     def first_columns(self, subject: Subject) -> dict[str, Any]:
-        """The columns of a record that has just begun, of whose energy nothing is known yet."""
+        """The columns of a record that has just begun, whose energy is not known yet."""
         columns = subject.columns(self.resource.labels)
         return {**columns, "ended_at": columns["started_at"], "duration_s": 0.0}
 

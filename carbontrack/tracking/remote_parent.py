@@ -1,13 +1,13 @@
-"""The parents of a process's root records in other processes, and whether their records hold them.
+"""The parents of root records in other processes, and whether their records include them.
 
-What a process uses is in the record of a run in another process as long as that run's meters count
-it: a tracker of scope "process" counts its descendants, one of scope "machine" everything on this
-boot. Nothing of this is assumed. The ancestors of this process are read from procfs, and what they
-have open from their journals, whoever started this process and whenever. What the environment says
-of the parent decides where the journals do not.
+The energy of a process is included in the record of a run in another process as long as that run's
+meters count it: a tracker of scope "process" counts its descendants, one of scope "machine"
+everything on this boot. Nothing of this is assumed. The ancestors of this process are read from
+procfs, and what they have open from their journals, whichever process started this one and
+whenever. The environment's description of the parent decides if the journals do not.
 
-A run that ends while its process has children says so in a small file beside the journal, with the
-instant of its end, so that a child that goes on can tell what it used before from what it used
+A run that ends while its process has children writes the instant of its end to a small file next to
+the journal, so that a child that continues can separate what it used before from what it used
 after. Without that file the cut is where the child last saw the run open.
 """
 
@@ -44,7 +44,7 @@ _MOMENT_S = 0.1
 """The longest time between two records, as between two blocks of a loop, that is no gap."""
 _FOLDER = "ended"
 _ENDS_LIMIT = 1 << 16
-"""Bytes of a file of ends above which it is begun anew; a child needs the last ones only."""
+"""Bytes of a file of ends above which it is rewritten; a child needs only the last ones."""
 _STALE_S = 86_400.0
 """The age at which the file of a process that has ended is removed: its children have read it."""
 _STALE_LOOKS = 64
@@ -52,7 +52,7 @@ _STALE_LOOKS = 64
 
 
 class ParentContext(NamedTuple):
-    """What is passed on to a child process about the record that may contain its own.
+    """The description, passed to a child process, of the record that may include its own.
 
     Attributes:
         record_id: the parent's record.
@@ -87,21 +87,21 @@ def _whole(text: str) -> int:
 
 
 Verdict = OpenEntry | bool | None
-"""What holds this process; False: nothing does; None: it cannot be found out."""
+"""The record that includes this process; False: none does; None: it cannot be determined."""
 
 
 class RemoteParents:
-    """Looks which record in another process holds what this process uses.
+    """Finds the record in another process that includes the energy of this process.
 
     Args:
-        context: what was passed on about the parent; None: nothing was.
-        state_dir: the folder with the journals; None: there are none.
-        scope: whose energy the records of this process count.
+        context: the description of the parent that was passed on; None: there was none.
+        state_dir: the directory with the journals; None: there are none.
+        scope: the scope of this process's records.
         procfs: the root of procfs.
         clock: the clock of all processes.
 
     Attributes:
-        parent_id: the record that holds what is used, or did so last.
+        parent_id: the record that includes this process's energy, or did so last.
         holds: whether it does; None where there is no parent, or where it cannot be found out.
         holder_began: when the record that holds it began, as RFC 3339.
         changed_at_s: when that last changed.
@@ -149,7 +149,7 @@ class RemoteParents:
         return self._clock.monotonic_s() - self._looked_at_s >= _LOOK_PERIOD_S
 
     def look(self) -> None:
-        """Look again, unless that was done just now; no lock of the sampler may be held.
+        """Check again, unless that was done just now; the sampler's lock must not be held.
 
         Never raises: what a look failed to find out stays as it was.
         """
@@ -164,14 +164,14 @@ class RemoteParents:
                 self._update(now_s)
             except Exception as error:  # this is the program's thread
                 pass_on(error)
-                LOGGER.exception("what other processes have open could not be read")
+                LOGGER.exception("the open spans of other processes could not be read")
             finally:
                 self._looked_at_s, self._is_looking = now_s, False
 
     def of_new_root(self) -> tuple[str | None, bool | None]:
         """The parent id of a root that begins now, and whether that record holds it.
 
-        What held earlier ones and has ended is no parent of it.
+        A record that included earlier ones and has ended is not its parent.
         """
         if self.holds:
             return self.parent_id, True
@@ -282,7 +282,7 @@ class RemoteParents:
         return before[1]
 
     def _by_context(self, chain: Mapping[int, int], *, shows_all: bool) -> Verdict:
-        """What follows from what was passed on, as no ancestor has anything open."""
+        """The result from the passed description, because no ancestor has an open record."""
         context = self._context
         if context is None or not context.boot_id:
             return None if context is not None else False
@@ -315,7 +315,7 @@ class RemoteParents:
         return None if self._state_dir is None else state_token(self._state_dir)
 
     def _end_said(self, process: tuple[int, int] | None, record_id: str | None) -> float | None:
-        """When a run ended, as its process has said."""
+        """When a run ended, as written by its process."""
         if self._state_dir is None or process is None:
             return None
         identity = f"{self._boot}:{self._namespace}:{process[0]}:{process[1]}"
@@ -329,7 +329,7 @@ class RemoteParents:
 
 
 def say_ended(state_dir: Path, record_id: str, at_s: float, identity: str) -> None:
-    """Say to the children of this process when a run ended.
+    """Write for the children of this process when a run ended.
 
     Raises:
         OSError: it could not be written.
@@ -370,10 +370,10 @@ def _remove_stale(place: Path) -> None:
 
 
 def _lives(name: str) -> bool:
-    """Whether the process of a file runs, which its name ends with; anything may lie there.
+    """Whether the process of a file runs, which its name ends with; any file may be there.
 
-    Of another pid namespace nothing can be found out here; a process that still runs writes its
-    file anew.
+    Processes of another pid namespace cannot be checked here; a running process writes its file
+    again.
     """
     *_, namespace, pid, start = ["", "", *name.split("-")]
     if namespace != pid_namespace():

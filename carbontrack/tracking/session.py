@@ -1,4 +1,4 @@
-"""The session: what the spans of a tracker share: sampler, ledger, record builder, sinks."""
+"""The session: the shared state of a tracker's spans: sampler, ledger, record builder, sinks."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ _WAIT_S, _MOST_WAITS = 0.005, 100
 
 
 NO_PARENT: tuple[str | None, bool | None] = (None, None)
-"""The parent of a root in a process that nobody else measures."""
+"""The parent of a root in a process that no other process measures."""
 
 
 class RunIdentity:
     """The ids of one tracker in one process, and the parent of its roots in another process.
 
-    A forked child is a run of its own, inside whatever was open at the fork.
+    A forked child is a separate run, nested in the spans that were open at the fork.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class RunIdentity:
         self._begin_epoch()
 
     def end(self) -> None:
-        """Write what is open as interrupted."""
+        """Write open spans as interrupted."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """End, and close what was opened."""
+        """End, and close everything that was opened."""
         raise NotImplementedError
 
     def _begin_epoch(self) -> None:
@@ -95,7 +95,7 @@ class RunIdentity:
             except Exception as error:  # for lack of descriptors, for example
                 pass_on(error)
                 self.remote_parents = None
-                _log.exception("what the parent process has open could not be looked for")
+                _log.exception("the open spans of the parent process could not be read")
         if self.remote_parents is not None:
             with self.sampler.lock:
                 self.sampler.tick_listeners.add(self)
@@ -154,7 +154,7 @@ class RunIdentity:
         return parents.of_new_root()
 
     def look_for_parents(self) -> None:
-        """Look again which record in another process holds what is used here, if that is due."""
+        """Check again which other process's record includes this one's energy, if that is due."""
         parents = self.remote_parents
         if parents is not None and parents.is_due:
             self.sampler.uninterrupted(parents.look)
@@ -171,12 +171,12 @@ class RunIdentity:
         return next(self.numbers)
 
     def context_of(self, record_id: str) -> str:
-        """What is said of a record to child processes."""
+        """The description of a record for child processes."""
         state_dir = None if self._checkpoints is None else self._checkpoints.state_dir
         return context_text(record_id, self._identity(), self.ledger.attribution.scope, state_dir)
 
     def warn(self, key: str, message: str) -> None:
-        """Warn of the user's mistake, once in a while; `key` tells mistakes apart."""
+        """Warn of a usage error, limited in rate; `key` distinguishes errors."""
         self._warnings.warn(key, message)
 
     def warn_uncounted_call(self, name: str) -> None:
@@ -184,7 +184,7 @@ class RunIdentity:
         self.uncounted_calls += 1
         self._warnings.warn(
             f"closed {name}",
-            f"{name} is called after its tracker was closed, and its calls are not counted; "
+            f"{name} was called after its tracker was closed, so its calls are not counted; "
             f"{self.uncounted_calls} calls so far",
         )
 
@@ -201,7 +201,7 @@ class RunIdentity:
             self.sampler.uninterrupted(partial(self._checkpoints.call_began, call_id, scope))
 
     def call_ended(self, key: int, call_id: str, at_s: float) -> None:
-        """It has ended, at this moment; it can be said again."""
+        """It has ended, at this moment; a second call does nothing."""
         if self.propagator is not None:
             self.propagator.withdraw(key)
         self.sampler.uninterrupted(partial(self._keep_end, call_id, at_s))
@@ -212,7 +212,7 @@ class RunIdentity:
             self._checkpoints.call_ended(call_id)
 
     def say_ended(self, record_id: str | None, at_s: float) -> None:
-        """Say to child processes, if there are any, when a root has ended."""
+        """Write for child processes, if there are any, when a root has ended."""
         if record_id is None or self._checkpoints is None:
             return
         try:
@@ -231,7 +231,7 @@ class RunIdentity:
             self._said_end = True
         except Exception as error:  # the row must be written
             pass_on(error)
-            text = f"child processes cannot be told when their parent's block has ended: {error}"
+            text = f"child processes cannot detect when their parent's block ends: {error}"
             if self._checkpoints is not None and self._checkpoints.trouble:  # the user knows
                 _log.debug("%s", text)
             else:
@@ -241,7 +241,7 @@ class RunIdentity:
         return process_identity() if self.propagator is None else self.propagator.identity
 
     def forget_ends(self) -> None:
-        """Remove what was said to child processes, unless there still are some."""
+        """Remove the description for child processes, unless there still are some."""
         if not self._said_end or self._checkpoints is None:
             return
         from carbontrack.tracking.remote_parent import forget_ends  # is loaded
@@ -250,7 +250,7 @@ class RunIdentity:
             forget_ends(self._checkpoints.state_dir, self._identity())
 
     def write_each_call(self) -> None:
-        """From the start on, as the program ends, and nobody will close this session."""
+        """From the start, because the program is ending and this session will not be closed."""
         self.writes_each_call = True
         if self._checkpoints is not None:
             self._checkpoints.close()
@@ -286,7 +286,7 @@ class Session(RunIdentity):
 
     Args:
         builder: builds the records.
-        sinks: the sinks that get them.
+        sinks: the sinks that receive them.
         spans: which spans are written, "roots" or "all".
         checkpoints: writes checkpoints of open work; None: there are none.
         timelines: the files for the power of root spans over time; None: none is kept.
@@ -336,7 +336,7 @@ class Session(RunIdentity):
             self._checkpoints.write_soon()
 
     def forget_root(self, span: Any) -> None:
-        """A root whose end could not be counted is open no more."""
+        """A root whose end could not be counted is no longer open."""
         self._open_roots.pop(id(span), None)
         if self.propagator is not None:
             self.propagator.withdraw(id(span))
@@ -394,7 +394,7 @@ class Session(RunIdentity):
                 self._checkpoints.rest(at_once=False)
 
     def fall_asleep(self) -> None:
-        """Give back what only an open run needs, as nothing is open on the sampler."""
+        """Release what only an open run needs, because nothing is open on the sampler."""
         if self._checkpoints is not None:
             self._checkpoints.rest(at_once=True)
         for sink in self.sinks:
@@ -408,7 +408,7 @@ class Session(RunIdentity):
         return [*roots, *tasks, *self.sites.living()]
 
     def _follow_parents(self, parents: RemoteParents) -> None:
-        """Begin new rows where another record holds what is used, or none does any more."""
+        """Begin new rows if another record includes the energy, or none does any more."""
         parents.look()
         held: list[Record] = []
         with self.sampler.lock:
@@ -435,7 +435,7 @@ class Session(RunIdentity):
                 lost = self.lost_records
                 LOSSES.add(f"{sink!r}: {getattr(error, 'reason', '') or repr(error)}")
                 self._warnings.warn(
-                    f"write {sink!r}", f"{sink!r} did not take a record: {error!r}; {lost} so far"
+                    f"write {sink!r}", f"{sink!r} did not accept a record: {error!r}; {lost} so far"
                 )
 
     def _keep_timeline(self, span: Any) -> None:
@@ -451,9 +451,9 @@ class Session(RunIdentity):
     # -- the end ----------------------------------------------------------------------------
 
     def end(self) -> None:
-        """Write open roots as interrupted, and tell sinks to hurry. `close` follows.
+        """Write open roots as interrupted, and make sinks hurry. `close` follows.
 
-        A second call does what a handler of a signal has kept the first from doing.
+        A second call completes what a signal handler has kept the first from doing.
         """
         if self._has_ended:
             return
@@ -464,8 +464,8 @@ class Session(RunIdentity):
                     one.interrupt()
                 except Exception as error:
                     pass_on(error)
-                    LOSSES.add(f"what was open: {error!r}")
-                    _log.exception("something that was open could not be written")
+                    LOSSES.add(f"still open: {error!r}")
+                    _log.exception("the record of an open span could not be written")
         if self.sinks:
             from carbontrack.sinks.capabilities import HurriedSink
 
@@ -535,10 +535,10 @@ def open_roots(session: Session) -> list[Any]:
 
 
 def add_sink(session: Session, sink: Sink) -> None:
-    """Give every record from now on to this sink too, which is not closed with the session.
+    """Send every record from now on to this sink too, which is not closed with the session.
 
     Raises:
-        ConfigError: the sink does not take the records of such a tracker.
+        ConfigError: the sink does not accept the records of such a tracker.
     """
     let_begin(sink, session)
     if sink not in session.sinks:
@@ -546,7 +546,7 @@ def add_sink(session: Session, sink: Sink) -> None:
 
 
 def remove_sink(session: Session, sink: Sink) -> None:
-    """Give it no further records."""
+    """Send it no further records."""
     session.sinks = tuple(one for one in session.sinks if one is not sink)
 
 
@@ -554,7 +554,7 @@ def let_begin(sink: Sink, session: Session) -> None:
     """Show a sink the session whose records it will get, if it wants to see that.
 
     Raises:
-        ConfigError: it does not take the records of such a tracker.
+        ConfigError: it does not accept the records of such a tracker.
     """
     begin = getattr(sink, "begin_session", None)
     if callable(begin):

@@ -3,7 +3,7 @@
 A span reads no meters. Its energy is that of its own time as a leaf plus that of its children, so
 nested and overlapping spans add up to what the process used, and no joule is in two leaves.
 
-`SpanRow` has its row, `SpanEdges` its beginning and its end, `Span` what users see, and the
+`SpanRow` has its row, `SpanEdges` its start and end, `Span` the public interface, and the
 arithmetic is in `carbontrack.tracking.tree`.
 """
 
@@ -76,7 +76,7 @@ class Span(SpanEdges):
         return record
 
     def timeline(self) -> list[PowerRow]:
-        """Power over time so far, a row for each bin and component, in order of time.
+        """Power over time so far, a row for each bin and component, in chronological order.
 
         Only a root span opened with the setting `timeline` keeps one; for others, and before the
         span is opened, the list is empty. The energies of a component add up to the record's.
@@ -121,7 +121,7 @@ class Span(SpanEdges):
             span.end_here(EndStatus("interrupted"))
 
     def discard(self) -> None:
-        """Stop counting and write nothing, as there is nothing to report."""
+        """Stop counting and write nothing, because there is nothing to report."""
         self.end_here(EndStatus("interrupted"), written=False)
 
     def measured(self) -> tuple[Sums, Window, datetime, bool]:

@@ -1,4 +1,4 @@
-"""The edges of a span: how it opens and closes, whatever is raised meanwhile."""
+"""The edges of a span: how it opens and closes, even if a signal handler raises."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SpanEnd(SpanRow):
 
     Attributes:
         on_close: called with every span that was just closed, in the thread and context that closed
-            it; it must not raise. None: nobody wants to know.
+            it; it must not raise. None: there is no callback.
     """
 
     on_close: ClassVar[Callable[[Any], None] | None] = None
@@ -86,7 +86,7 @@ class SpanEnd(SpanRow):
         return unmeasured_record(self.name, self.labels, (now, now))
 
     def _look(self) -> None:
-        """Look for what an edge goes by, where that may take a while; no lock is held."""
+        """Read what an edge needs, if that may take a while; no lock is held."""
         session = self.session
         if session.ledger.waits_for_grid:
             session.ledger.refresh(session.sampler.clock)
@@ -94,7 +94,7 @@ class SpanEnd(SpanRow):
             session.look_for_parents()
 
     def _repair(self) -> None:
-        """A handler has raised in a change of what is open; the sampler's lock is held."""
+        """A handler has raised in a change of the open spans; the sampler's lock is held."""
         session = self.session
         self._is_torn = True
         if self._start is None:  # it has not begun, so there is nothing to be ended
@@ -258,11 +258,11 @@ class SpanEnd(SpanRow):
 
 
 class SpanEdges(SpanEnd):
-    """The beginning and the end of a span.
+    """The start and the end of a span.
 
-    A handler of a signal may raise at any line of an edge. Each edge therefore first makes its
-    state whole and then publishes it in one statement, and can be done again from the beginning:
-    `open` and `close` do so, and then let the exception through.
+    A signal handler may raise at any line of an edge. Each edge therefore first completes its state
+    and then publishes it in one statement, and can be repeated from the start: `open` and `close`
+    do so, and then let the exception through.
     """
 
     def enter(self: Opening) -> Opening:

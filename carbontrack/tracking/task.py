@@ -1,9 +1,9 @@
 """The task of a framework that a row belongs to: a stage's partition, a remote call, a key.
 
-`SpanEdges` asks `task_here` when a root span opens, if something may know: an integration has said
-so by `in_task`, or a framework is loaded that can be asked. No framework is imported for that. A
-decorated call that lasts becomes a root in the sampler's thread, under its lock: it asks the
-frameworks, which must answer at once there, and cannot see what `in_task` says in another thread.
+`SpanEdges` asks `task_here` when a root span opens, if something may know: an integration has set
+it with `in_task`, or a framework is loaded that has it. No framework is imported for that. A
+decorated call that lasts becomes a root in the sampler's thread, under its lock: it queries the
+frameworks, which must answer at once there, and cannot see an `in_task` of another thread.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class RunningTask(NamedTuple):
 
     Attributes:
         task_id: the same text in all attempts of one task, and in no other task of the job.
-        attempt: 0 for the first, 1 for the first retry; None: what the launcher says.
-        job_id: the job that it belongs to; None: what the launcher or batch system says.
-        labels: labels of its rows. A span's own labels of the same names win.
+        attempt: 0 for the first, 1 for the first retry; None: that of the launcher.
+        job_id: the job that it belongs to; None: that of the launcher or batch system.
+        labels: labels of its rows. A span's own labels of the same names take precedence.
     """
 
     task_id: str
@@ -62,7 +62,7 @@ def in_task(task: RunningTask | None) -> Iterator[None]:
 
 
 def task_here() -> RunningTask | None:
-    """The task that runs here: what an integration said, else what a loaded framework says."""
+    """The task that runs here: that of an integration, else that of a loaded framework."""
     task: RunningTask | None = running_task.get()
     if task is not None:
         return task
@@ -84,4 +84,4 @@ def _spark_task() -> RunningTask | None:
 
 
 FINDERS: Mapping[str, Callable[[], RunningTask | None]] = MappingProxyType({"pyspark": _spark_task})
-"""By the module that must have been loaded: who finds its task."""
+"""By the module that must have been loaded: the function that finds its task."""

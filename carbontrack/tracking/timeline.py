@@ -20,8 +20,8 @@ from carbontrack.units import JOULES_PER_KWH, kwh_from
 from carbontrack.values import NamedTuple, Value, field
 
 MOST_BINS: Final = 360
-"""The largest number of bins. A screen shows no more: a run of six minutes keeps each tick of one
-second, a run of a day keeps bins of three to six minutes."""
+"""The largest number of bins. A screen cannot show more: a run of six minutes keeps each tick of
+one second, a run of a day keeps bins of three to six minutes."""
 
 
 TIMELINE_SCHEMA: Final = 1
@@ -94,9 +94,9 @@ class PowerRow(NamedTuple):
     Attributes:
         start_s, end_s: the bin, in seconds since the span began.
         component: cpu, gpu, ram or other.
-        energy_j: our share of the component's energy, before PUE.
+        energy_j: the attributed share of the component's energy, before PUE.
         observed_s: the seconds in which this energy was used. More than the bin's length if the
-            first answer after a silence brought what was used meanwhile; 0 in a gap.
+            first reading after failed ones included their energy; 0 in a gap.
         watts: the mean power in the observed time; None in a gap.
     """
 
@@ -122,7 +122,7 @@ class Timeline(Value):
     observed_s: Mapping[Component, tuple[float, ...]] = field(default_factory=dict)
 
     def rows(self) -> list[PowerRow]:
-        """A row for each bin and component, in order of time."""
+        """A row for each bin and component, in chronological order."""
         found = []
         for index, (start_s, end_s) in enumerate(pairwise(self.edges_s)):
             for component, joules in self.energy_j.items():

@@ -1,11 +1,11 @@
-"""Callable objects that are more than functions: what else they are stays reachable.
+"""Callable objects that are more than functions, whose other attributes stay available.
 
 A decorator may return an object: `functools.lru_cache`, `joblib.Memory.cache`, `numpy.vectorize`, a
 module of torch. `tracked_object` stands for such an object: calling it is counted, and everything
 else is the object's own: attributes, methods, operators, class, signature.
 
-Where a framework calls what is inside of its object, and never the object, nothing would be
-counted. `check_is_called` refuses these, and names the order that works.
+If a framework calls the function inside its object, and never the object, nothing would be counted.
+`check_is_called` refuses these, and names the order that works.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def check_is_called(function: object) -> None:
     """Refuse an object that its framework never calls.
 
     Raises:
-        ConfigError: names the order of the decorators that counts the calls.
+        ConfigError: with the order of the decorators in which calls are counted.
     """
     for kind in type(function).__mro__:
         above = _NEVER_CALLED.get((kind.__module__.partition(".")[0], kind.__name__))
@@ -70,8 +70,8 @@ def refuse_order(function: object, above: str) -> NoReturn:
         ConfigError: always.
     """
     raise ConfigError(
-        f"track would count nothing above {above}, whose {type(function).__name__} is not what "
-        f"is called later; put it next to the function: {above}, then @track, then def"
+        f"track would count nothing above {above}, because the {type(function).__name__} that it "
+        f"returns is not called later; put it next to the function: {above}, then @track, then def"
     )
 
 

@@ -22,24 +22,24 @@ from carbontrack.tracking.span import Span
 
 
 class Tracker:
-    """Measures what happens inside its spans and gives each root span's record to its sinks.
+    """Measures its spans and sends each root span's record to its sinks.
 
     It starts with its first span and ends with `close`, or at the end of a `with` block. A tracker
     built by hand is independent: it reads its own meters, and spans of other trackers do not reduce
-    what its spans get. `carbontrack.auto` builds one from settings.
+    the energy attributed to its spans. `carbontrack.auto` builds one from settings.
 
     Args:
         meters: disjoint meters, with or without substitutes; or a sampler shared with other
             trackers.
         grid: the source of the carbon intensity; a fixed intensity, or a number of g/kWh. None:
-            emissions are unknown, energy is not.
-        attribution: whose energy it is; "machine" (all of it), "process" (this process tree's
-            share), or a policy with its own PUE.
-        sinks: the sinks that get the records; none by default.
+            emissions are unknown, but energy is known.
+        attribution: the part of the energy that is attributed to the spans: "machine" (all of it),
+            "process" (this process tree's share), or a policy with its own PUE.
+        sinks: the sinks that receive the records; none by default.
         interval_s: time between two ticks of the sampler, above 0.
         clock: the time source.
 
-    Under CARBONTRACK_DISABLE, `Tracker(…)` is one that measures nothing, whatever the arguments.
+    Under CARBONTRACK_DISABLE, `Tracker(…)` measures nothing, whatever the arguments.
 
     Raises:
         ConfigError: one of the arguments cannot be used.
@@ -89,13 +89,13 @@ class Tracker:
         """Refuse to be pickled and copied.
 
         Raises:
-            TypeError: always; it says what to do instead.
+            TypeError: always, with the alternative in the message.
         """
         raise TypeError(
-            "a Tracker cannot be pickled or copied: its meters, files and thread are this "
-            "process's. Make it where the work is done, with carbontrack.auto(...) or @track in "
-            "the module that the worker imports; child processes find their parent's record by "
-            "themselves, in the environment"
+            "a Tracker cannot be pickled or copied: its meters, files and thread belong to this "
+            "process. Create it where the work is done, with carbontrack.auto(...) or @track in "
+            "the module that the worker imports; child processes find their parent's record in the "
+            "environment"
         )
 
     @property
@@ -106,13 +106,13 @@ class Tracker:
     def span(self, name: str, *, labels: Mapping[str, Any] | None = None) -> Span:
         """A span, to be opened with `with`.
 
-        Inside an open span of the same tracker it becomes that one's child, otherwise a root.
+        Inside an open span of the same tracker it becomes a child of that span, otherwise a root.
 
         Raises:
-            ConfigError: the name is no text, or the tracker has been closed.
+            ConfigError: the name is not a text, or the tracker has been closed.
         """
         if self._session.closed:
-            raise ConfigError("this tracker has been closed; make a new one")
+            raise ConfigError("this tracker has been closed; create a new one")
         return Span(self._session, name, labels=labels)
 
     def close(self) -> None:
@@ -150,10 +150,10 @@ class NoOpTracker(Tracker):
 
 
 def checked_sinks(sinks: Sequence[Sink]) -> Sequence[Sink]:
-    """The sinks, each of which can be written to.
+    """The sinks, after checking that each can be written to.
 
     Raises:
-        ConfigError: one cannot.
+        ConfigError: one of them cannot.
     """
     for sink in sinks:
         if not callable(getattr(sink, "write", None)):

@@ -1,4 +1,4 @@
-"""The tree of open spans: how many open leaves are below each, and what each has been credited.
+"""The tree of open spans: the number of open leaves below each, and the energy credited to each.
 
 Every open leaf is credited the same at each instant (see `carbontrack.sampling.ledger`), so a span
 gets that amount times the number of leaves below it; a span without children is a leaf itself.
@@ -24,8 +24,8 @@ class Node:
     A node is a leaf while it is not paused and no node inside it has leaves. So a block is a leaf
     again while the generator that it consumes is suspended.
 
-    A handler of a signal may raise at any line of a change. What must change together is changed by
-    one statement, and `recount` makes the numbers of leaves true again.
+    A signal handler may raise at any line of a change. Values that must change together are changed
+    by one statement, and `recount` corrects the numbers of leaves.
     """
 
     session: Any
@@ -108,7 +108,7 @@ class Node:
         return total(self._sums, since, mark, self._leaves)
 
     def pause_at(self, mark: Mark) -> None:
-        """The body of a generator is suspended: what its consumer uses meanwhile is not counted."""
+        """The body of a generator is suspended; its consumer's use is not counted."""
         if not self._is_paused:
             if not self.was_paused and self._start is not None:
                 self._ran, self._resumed = (0.0, ()), self._start.counts
@@ -193,8 +193,8 @@ def recount(sampler: Sampler) -> None:
 def _add_leaves(sampler: Sampler, change: int) -> None:
     """Change the number of leaves of all spans, just after a sample.
 
-    While there are none, energy may belong to nobody; so what is set aside for calls is settled
-    where that begins or ends.
+    While there are none, energy may belong to no span; so the energy set aside for calls is settled
+    when that starts or ends.
     """
     before = sampler.leaves
     sampler.leaves = now = before + change

@@ -225,7 +225,7 @@ def test_a_named_run_gets_what_ends_later(told: dict[str, Any]) -> None:
 
 def test_a_server_that_does_not_answer_is_not_waited_for(told: dict[str, Any]) -> None:
     """The program has ended by itself, and was told what is lost."""
-    assert "MLflow did not answer within 2 s; 1 reports are lost" in told["said"]
+    assert "MLflow did not respond within 2 s; 1 reports are lost" in told["said"]
 
 
 def test_an_output_of_track_reports_what_the_row_says(told: dict[str, Any]) -> None:

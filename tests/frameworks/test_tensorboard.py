@@ -87,7 +87,7 @@ def test_a_rank_that_does_not_report_leaves_no_file(tmp_path: Path) -> None:
 def test_a_folder_is_needed() -> None:
     """`tensorboard:` alone, and what is no writer, are errors before anything starts."""
     for given in ("", 3):
-        with pytest.raises(ConfigError, match="needs a folder"):
+        with pytest.raises(ConfigError, match="needs a directory"):
             TensorBoardSink(given)
 
 

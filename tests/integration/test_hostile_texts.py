@@ -591,7 +591,7 @@ def test_journals_that_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_addresses_of_any_name(command: Command, folder: Path) -> None:
     """An address in a journal is a line of `sync`, whoever wrote it; a control is in no URL."""
-    refused = ": 0 delivered, 1 still waiting (nothing can be posted to this address)"
+    refused = ": 0 delivered, 1 still waiting (records cannot be sent to this address)"
     names = {
         "\x1b]0;PWNED\x07": refused,
         "gpj\u202eexe": ": 1 delivered",

@@ -32,6 +32,7 @@ _FENCE = re.compile(
 )
 _TITLE = re.compile(r'title="([^"]+)"')
 _NEEDS = re.compile(r"\A<!-- needs:((?: [\w.]+)+) -->\n")
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _SAMPLE = re.compile(r"<!-- sample(?::(?P<free>(?:(?!-->).)*))? -->\s*\Z", re.DOTALL)
 _EXCUSE = re.compile(r"<!-- not run:(?P<reason>(?:(?!-->).)*)-->\s*\Z", re.DOTALL)
 
@@ -117,6 +118,22 @@ def blocks_of(page: str) -> list[Block]:
 
 def _free_texts(listed: str) -> tuple[str, ...]:
     return tuple(text.strip() for text in listed.split(";") if text.strip())
+
+
+def cut_outputs_of(page: str) -> list[tuple[int, str]]:
+    """The lines of outputs that a reader sees with an ellipsis in them, where a real one belongs.
+
+    Outputs are the blocks of `text`, and in those of `console` what is not a command. The code of
+    other blocks, and of what an HTML comment hides, may have one.
+    """
+    page = _COMMENT.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), page)
+    return [
+        (page.count("\n", 0, match.start("body")) + 1 + number, line)
+        for match in _FENCE.finditer(page)
+        if match["language"] in {"text", "console"} and not _TITLE.search(match["rest"])
+        for number, line in enumerate(match["body"].splitlines())
+        if "…" in line and not line.lstrip().startswith(("$ ", "> "))
+    ]
 
 
 def needs_of(page: str) -> list[str]:

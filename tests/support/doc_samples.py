@@ -3,11 +3,11 @@
 A sample of a real run is compared by what does not change between runs. Each of these counts as
 equal to any other of its kind:
 
-- a number, with the sign, thousands separators, exponent and percent sign that it may have, or an
-  upper bound of one (<0.01);
+- a number, with the sign, thousands separators, exponent and percent sign that it may have, and the
+  `<` before one that is too small to be shown;
 - the prefix of a unit after a number (mJ, J, kJ), and a duration (0.3 s, 2 min 5 s);
 - a date or a time;
-- an identifier of eight or more hexadecimal digits;
+- an identifier of eight or more hexadecimal digits, and what an address or a token has before it;
 - a run of blanks, and a run of two or more of the characters that rules and bars are drawn with.
 
 Everything else has to be the same text.
@@ -19,10 +19,13 @@ import re
 
 _CLOCK = r"\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:\d\d)?"
 _DATE = re.compile(rf"\b\d{{4}}-\d\d-\d\d(?:[T ]{_CLOCK})?|\b{_CLOCK}\b")
-_IDENTIFIER = re.compile(r"\b(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{8,}(?:-[0-9a-f]{4,})*\b")
+_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_IDENTIFIER = re.compile(
+    rf"\b(?:{_UUID}|(?:0x|ct_)?(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{{8,}}(?:[-_][0-9a-f]{{4,}})*)\b"
+)
 _RULE = re.compile(r"[-=─━═▁-█░▒▓·]{2,}")
 _NUMBER = re.compile(
-    r"(?<![\w.])<?[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[+-]?\d+)?(?:\s?%)?"
+    r"(?<![\w.])(?:<(?=0\.))?[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[+-]?\d+)?(?:\s?%)?"
 )
 _UNIT = re.compile(r"(0 ?)(?:[nµumkMGT]|[KMGT]i)?(J|Wh|W|g|t|L|B|V|Hz|m3)\b")
 _MASS = re.compile(r"(0 ?)t\b")
@@ -36,11 +39,13 @@ def alike(shown: str, printed: str, free: tuple[str, ...] = ()) -> bool:
     Args:
         shown: the output on the page; `…` matches anything in it as well.
         printed: what was printed.
-        free: texts in `shown` that match anything, since they name the machine.
+        free: texts in `shown`, whatever their figures, that match anything, since they name the
+            machine.
     """
-    for text in sorted(free, key=len, reverse=True):
-        shown = re.sub(r"\s+".join(map(re.escape, text.split())), "…", shown)
-    pieces = (re.escape(pattern_of(piece)) for piece in shown.split("…"))
+    shown = pattern_of(shown)
+    for text in sorted(map(pattern_of, free), key=len, reverse=True):
+        shown = shown.replace(text, "…")
+    pieces = (re.escape(piece.strip()) for piece in shown.split("…"))
     pattern = r"\s*(?:.*?)\s*".join(pieces)
     return re.fullmatch(pattern, pattern_of(printed), re.DOTALL) is not None
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tests.support.doc_blocks import Block, blocks_of, needs_of, steps_of
 from tests.support.doc_pages import PAGES, name_of, run_steps
+from tests.support.doc_samples import pattern_of
 from tests.support.frameworks import is_installed
 
 
@@ -59,7 +60,7 @@ def refresh(path: Path) -> None:
     printed = [[_output(path, next(results)) for _ in of_block] for of_block in steps]
     for block, outputs in zip(blocks, printed, strict=True):
         for text in block.sample or ():
-            if text not in " ".join("".join(outputs).split()):
+            if pattern_of(text) not in pattern_of("".join(outputs)):
                 print(f"{name_of(path)}, line {block.line}: there is no {text!r} in it any more")
     path.write_text(refreshed(page, blocks, printed), encoding="utf-8")
 

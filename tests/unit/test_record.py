@@ -250,5 +250,5 @@ def test_the_cell_of_labels_is_json_that_every_parser_takes(number):
 )
 def test_a_cell_that_is_a_bomb_is_refused_like_any_other(column: str, cell: str) -> None:
     """A reader passes over the row; no RecursionError and no OverflowError comes out of it."""
-    with pytest.raises(ValueError, match=f"column '{column}' cannot hold"):
+    with pytest.raises(ValueError, match=f"column '{column}' cannot contain"):
         Record.from_row(a_record().to_row() | {column: cell})

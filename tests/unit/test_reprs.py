@@ -78,7 +78,7 @@ def test_the_frame_shows_rows_and_the_sum_of_the_outer_ones(tmp_path):
     outer = a_record(0, energy_kwh=2.0 / 3.6e6, emissions_g=2.0)
     inner = a_record(1, parent_id=outer.record_id, energy_kwh=1.0 / 3.6e6, emissions_g=1.0)
     shown = frame_of(tmp_path, outer, inner)._repr_html_()
-    assert "2 records, 1 of them inside others: 2.00 J, 2.00 g CO2e" in shown
+    assert "2 records, 1 of them nested in others: 2.00 J, 2.00 g CO2e" in shown
     assert shown.count("<tr>") == 3
 
 

@@ -1,10 +1,10 @@
-"""CodeCarbon's public names: a program that says `import codecarbon` runs unchanged.
+"""CodeCarbon's public names: a program with `import codecarbon` runs unchanged.
 
     from carbontrack.compat.codecarbon import install
     install()            # before the first `import codecarbon`
 
 does that in one process, and `carbontrack run --as-codecarbon -- COMMAND` in a command and all
-that it starts. Each name is loaded when it is first used.
+processes that it starts. Each name is loaded when it is first used.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""`codecarbon` and its public submodules, by what carbontrack has in their place.
+"""`codecarbon` and its public submodules, replaced by carbontrack's counterparts.
 
-They are found before a package of that name that is installed, which is said once. What is not
-offered is an ImportError that says so.
+They are found before an installed package of that name, which is logged once. A name that is not
+available raises an ImportError with the reason.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NAME = "codecarbon"
 INTERFACE = "3.3.2"
 """The release of CodeCarbon whose public names these are."""
 __version__ = f"{INTERFACE}+carbontrack.{VERSION.replace('+', '.')}"
-"""That release, as programs ask for `>= 3`, and ours behind."""
+"""That release, because programs require `>= 3`, followed by carbontrack's."""
 _HOME = "carbontrack.compat.codecarbon"
 _TRACKERS = {
     "EmissionsTracker": "tracker",
@@ -53,15 +53,15 @@ MODULES: Mapping[str, Mapping[str, str]] = {
     f"{NAME}.output_methods.http": _HTTP,
     f"{NAME}.output_methods.logger": _LOGGERS,
 }
-"""The public names of each module, and where they are at home here."""
+"""The public names of each module, and where they are defined here."""
 _OTHERWISE_CALLED = {"logger": "LOGGER", "set_logger_level": "set_level"}
 
 
 class _Aliases:
     """Finds and loads the modules.
 
-    Each is a package, so that `from codecarbon.output import NAME` asks here for a name that it
-    does not have, and fails with a reason.
+    Each is a package, so that `from codecarbon.output import NAME` looks up a missing name here,
+    and fails with a reason.
     """
 
     def find_spec(
@@ -70,18 +70,18 @@ class _Aliases:
         path: Sequence[str] | None = None,  # noqa: ARG002
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
-        """The spec of a module of ours; None for all that is not CodeCarbon's.
+        """The spec of a module; None for everything that is not CodeCarbon's.
 
         Raises:
-            ImportError: it is CodeCarbon's, and not offered.
+            ImportError: it is CodeCarbon's, and not available here.
         """
         if name in MODULES:
             return ModuleSpec(name, self, origin=f"{_HOME}, {name}", is_package=True)  # type: ignore[arg-type]
         if name.startswith(f"{NAME}."):
             raise ImportError(
-                f"{name} is not offered: carbontrack stands in for codecarbon in this program, "
-                f"and has the public names of {INTERFACE} only. If the program cannot do without "
-                f"it, run it with the codecarbon package.",
+                f"{name} is not available: carbontrack replaces codecarbon in this program and has "
+                f"only the public names of {INTERFACE}. If the program needs it, run it with the "
+                "codecarbon package.",
                 name=name,
             )
         return None
@@ -108,14 +108,14 @@ FINDER = _Aliases()
 
 
 def put_in_front() -> _Aliases:
-    """Have the modules found before all others, from the next import on."""
+    """Make the modules take precedence over all others, from the next import on."""
     if FINDER not in sys.meta_path:
         sys.meta_path.insert(0, FINDER)
     return FINDER
 
 
 def install() -> None:
-    """Make `import codecarbon` mean this, in the whole process; a second call does nothing.
+    """Make `import codecarbon` load this, in the whole process; a second call does nothing.
 
     Raises:
         ConfigError: CodeCarbon itself has been imported already.
@@ -136,6 +136,6 @@ def _tell_of_the_real_one() -> None:
     found = PathFinder.find_spec(NAME)
     if found is not None and is_first_to_say_codecarbon():
         LOGGER.warning(
-            "the codecarbon package at %s is not used: carbontrack stands in for it",
+            "the codecarbon package at %s is not used: carbontrack replaces it",
             found.origin or "an unknown place",
         )

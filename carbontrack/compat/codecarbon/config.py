@@ -1,4 +1,4 @@
-"""CodeCarbon's parameters: their defaults, its files of settings, and what becomes of each here.
+"""CodeCarbon's parameters: their defaults, its files of settings, and how each is treated here.
 
 A value is taken from the argument, else from `CODECARBON_NAME` in the environment, else from
 `./.codecarbon.config`, else from `~/.codecarbon.config`, sections `[codecarbon]`. All but arguments
@@ -23,14 +23,14 @@ NOT_GIVEN: Final = object()
 FILE = ".codecarbon.config"
 SECTION = "codecarbon"
 _ITS_COMMANDS = ("organization_id", "project_id", "api_token")
-"""What CodeCarbon's own commands keep in these files, and no tracker reads."""
+"""Entries of CodeCarbon's own commands in these files, which no tracker reads."""
 
 
 class Parameter(NamedTuple):
     """One parameter.
 
     Attributes:
-        default: its value where nobody gives one.
+        default: its value if none is given.
         read: makes a value of a text; raises ValueError.
         instead: what to do here instead, where the parameter has no counterpart; None: it has one.
     """
@@ -46,10 +46,10 @@ def _flag(text: object) -> bool:
 
 _IS_OURS = "carbontrack chooses the counters itself, and no energy is counted twice"
 _NO_ACCOUNT = (
-    "carbontrack has no service with accounts; send records to a server of yours with "
+    "carbontrack has no hosted service; send records to your own server with "
     "CARBONTRACK_OUTPUT=https://…"
 )
-_IS_SCRAPED = "carbontrack.integrations.prometheus is scraped, and pushes nothing"
+_IS_SCRAPED = "carbontrack.integrations.prometheus is scraped; it pushes nothing"
 PARAMETERS: Mapping[str, Parameter] = {
     "project_name": Parameter("codecarbon"),
     "measure_power_secs": Parameter(15.0, float),
@@ -100,12 +100,12 @@ PLACES: Mapping[str, Parameter] = {
     "cloud_region": Parameter(),
     "country_2letter_iso_code": Parameter(),
 }
-"""The parameters that say where the machine is, arguments of `OfflineEmissionsTracker` alone."""
+"""The parameters for the machine's location, arguments of `OfflineEmissionsTracker` only."""
 ALL: Mapping[str, Parameter] = {**PARAMETERS, **PLACES}
 
 
 def signature(*tables: Mapping[str, Parameter]) -> inspect.Signature:
-    """The signature of a method with these parameters: those of the first table by position too."""
+    """The signature of a method with these parameters: the first table's also by position."""
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     self = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
     found = (
@@ -138,7 +138,7 @@ class Conf:
         self.given = {name for name, one in given.items() if one is not NOT_GIVEN}
         """The names of the arguments that were given."""
         self.named = self.given | (external.keys() & ALL.keys())
-        """The names of all that somebody has set."""
+        """The names of all parameters that were set anywhere."""
         self._values = {
             name: _value(name, one, given[name] if name in self.given else external.get(name))
             for name, one in ALL.items()
@@ -148,9 +148,10 @@ class Conf:
         return self._values[name]
 
     def warn_of_others(self) -> None:
-        """Say once of each parameter without a counterpart how to have the same here.
+        """Log once, for each parameter without a counterpart, how to get the same here.
 
-        Of what a file says only switches are told: an address or a key alone switches nothing on.
+        For values from files only switches are logged: an address or a key alone switches nothing
+        on.
         """
         for name in sorted(self.named):
             instead, value = ALL[name].instead, self[name]
@@ -163,21 +164,23 @@ def refuse_unknown(given: Iterable[str], allowed: Iterable[str]) -> None:
     """Raise TypeError for a name that no argument has.
 
     Raises:
-        TypeError: it tells the nearest right name.
+        TypeError: with the nearest right name.
     """
     names = set(allowed)
     for name in given:
         if name in names:
             continue
         if name in PLACES:
-            raise TypeError(f"{name!r} is an argument of OfflineEmissionsTracker, and not of this")
+            raise TypeError(
+                f"{name!r} is an argument of OfflineEmissionsTracker, not of this class"
+            )
         raise TypeError(
             f"CodeCarbon's trackers have no parameter {name!r}{nearest(name, sorted(names))}"
         )
 
 
 def _value(name: str, parameter: Parameter, given: Any) -> Any:
-    """What was given, as a value; the default where nothing was, or nothing that can be read."""
+    """The given value, converted; the default if none was given, or it cannot be read."""
     if given is None:
         return parameter.default
     is_number = parameter.read in (float, int)
@@ -185,7 +188,7 @@ def _value(name: str, parameter: Parameter, given: Any) -> Any:
         return given
     value, error = attempt(parameter.read, given)
     if error is not None:
-        LOGGER.error("%s=%r is no such value, and is ignored", name, given)
+        LOGGER.error("%s=%r is not a valid value and is ignored", name, given)
         return parameter.default
     return value
 
@@ -193,11 +196,11 @@ def _value(name: str, parameter: Parameter, given: Any) -> Any:
 def external_config(
     home: Path | None = None, folder: Path | None = None, environ: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """What files and the environment say, by the names of parameters.
+    """The values from files and the environment, by the names of parameters.
 
     Args:
-        home: where the user's own file is; by default the user's home folder.
-        folder: where the project's file is; by default the working folder.
+        home: where the user's own file is; by default the user's home directory.
+        folder: where the project's file is; by default the working directory.
         environ: the variables; by default the process's.
     """
     if home is None:
@@ -207,19 +210,19 @@ def external_config(
     found |= codecarbon_variables(environ)
     for name in sorted(found.keys() - ALL.keys() - {*_ITS_COMMANDS}):
         if near := nearest(name, ALL):
-            warn_once(f"no parameter is called {name!r}, as the configuration says{near}")
+            warn_once(f"there is no parameter {name!r}, which the configuration names{near}")
     return found
 
 
 def _of_a_project(path: Path) -> dict[str, str]:
-    """What a project's file says; it comes with a project that the user need not know well.
+    """The values of a project's file, whose source the user may not fully trust.
 
-    So it may not make any file, such as a shell's start-up script, one that rows are written to.
+    So it may not direct rows into any file, such as a shell's start-up script.
     """
     found = _of_file(path)
     name = found.get("output_file", "")
     if name and not name.strip().lower().endswith(".csv"):
-        LOGGER.error("output_file=%r in %s does not end in .csv, and is ignored", name, path)
+        LOGGER.error("output_file=%r in %s does not end in .csv and is ignored", name, path)
         del found["output_file"]
     return found
 
@@ -228,6 +231,6 @@ def _of_file(path: Path) -> dict[str, str]:
     parser = configparser.ConfigParser(interpolation=None)
     _, error = attempt(parser.read, path, encoding="utf-8")
     if error is not None:  # no text, no configuration, or nothing that may be read
-        LOGGER.error("%s cannot be read, and is ignored: %s", path, error)
+        LOGGER.error("%s cannot be read and is ignored: %s", path, error)
         return {}
     return dict(parser[SECTION]) if parser.has_section(SECTION) else {}

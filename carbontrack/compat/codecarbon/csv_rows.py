@@ -1,9 +1,9 @@
 """A CSV file of CodeCarbon's rows, which many processes may share.
 
-A row is added under the file's lock with one `write`, below what a killed writer may have left; a
-write that did not fit is taken back. The columns may stand in any order: a row is written in that
-of the file. A file with other columns is moved away, as CodeCarbon does. What is rewritten is
-replaced in one step, and whoever waited for the lock of the old file opens the new one.
+A row is added under the file's lock with one `write`, below anything that a killed writer may have
+left; a write that did not fit is undone. The columns may be in any order: a row is written in that
+of the file. A file with other columns is renamed, as CodeCarbon does. A rewritten file is replaced
+in one step, and a process that waited for the lock of the old file opens the new one.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def append_row(path: Path, values: Values) -> None:
 
 
 def update_row(path: Path, values: Values, key: str = "run_id") -> None:
-    """Put a row in the place of the one with the same key; the new one is the last.
+    """Replace the row with the same key; the new row is the last.
 
-    Where there is none, or more than one, the row is added.
+    If there is none, or more than one, the row is added.
 
     Raises:
         OSError: it could not be written; the file is as it was.
@@ -49,7 +49,7 @@ def update_row(path: Path, values: Values, key: str = "run_id") -> None:
 
 
 def replace_rows(path: Path, rows: Sequence[Values]) -> None:
-    """Make a file of these rows alone, in one step.
+    """Make a file of only these rows, in one step.
 
     Raises:
         OSError: it could not be written; the file is as it was.
@@ -87,7 +87,7 @@ def _write(path: Path, values: Values, key: str | None) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    """The file, locked; it is made if it is not there."""
+    """The file, locked; it is created if it does not exist."""
     handle = os.open(path, _FLAGS, 0o666)
     try:
         with locked(handle):
@@ -104,7 +104,7 @@ def _is_still(path: Path, handle: int) -> bool:
 
 
 def _append(handle: int, line: bytes, size: int) -> None:
-    """Write a line, on a line of its own; a part of it is taken back."""
+    """Write a separate line; a partial write is undone."""
     if size and _read(handle, 1, size - 1) != b"\n":  # somebody was killed while writing
         is_in_quotes = _read(handle, size, 0).count(b'"') % 2
         line = (b'"\n' if is_in_quotes else b"\n") + line
@@ -117,7 +117,7 @@ def _append(handle: int, line: bytes, size: int) -> None:
 
 
 def _replaced(path: Path, handle: int, values: Values, names: list[str], key: str) -> bool:
-    """Whether exactly one row had the same key, and is replaced."""
+    """Whether exactly one row had the same key and was replaced."""
     text = _text(_read(handle, os.fstat(handle).st_size, 0))
     place, rows = names.index(key), list(_raw_rows(text))
     same = [row for row in rows[1:] if len(row[0]) > place and row[0][place] == str(values[key])]
@@ -149,14 +149,14 @@ def _raw_rows(text: str) -> Iterator[tuple[list[str], str]]:
 
 
 def _move_away(path: Path) -> None:
-    """Give a file with other columns another name; none that is taken."""
+    """Rename a file with other columns to a name that is not in use."""
     name = f"{path.name}.bak"
     for number in itertools.count():
         if not path.with_name(name).exists():
             break
         name = f"{path.name}_{number}.bak"
     path.rename(path.with_name(name))
-    LOGGER.warning("%s has other columns than these rows, and is kept as %s", path, name)
+    LOGGER.warning("%s has different columns from these rows and is kept as %s", path, name)
 
 
 def _names(text: str) -> list[str]:

@@ -1,7 +1,7 @@
 """The rows of CodeCarbon, with its names, order and units: kg, kWh, W, seconds, local time.
 
-CodeCarbon's rows have no way to say that something is unknown: an energy or a power that we do not
-know is 0.0 there, and a text is empty. Our own record, beside such a row, keeps None.
+CodeCarbon's rows have no way to say that something is unknown: an unknown energy or power is 0.0
+there, and an unknown text is empty. carbontrack's own record, next to such a row, keeps None.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class EmissionsData:
 
     `duration` is in seconds, `emissions` in kg, `emissions_rate` in kg/s, powers in W, energies in
     kWh and times the PUE, `water_consumed` in litres, memory in GiB. `codecarbon_version` names
-    carbontrack, as a row must not claim to be another tool's.
+    carbontrack, because a row must not claim to be another tool's.
     """
 
     timestamp: str
@@ -79,13 +79,13 @@ class EmissionsData:
         return OrderedDict(self.__dict__)
 
     def compute_delta_emission(self, previous_emission: EmissionsData) -> None:
-        """Make this row what has been added since an earlier one of the same run."""
+        """Make this row the increase since an earlier one of the same run."""
         for name in _DIFFERENCES:
             setattr(self, name, getattr(self, name) - getattr(previous_emission, name))
         self.emissions_rate = self.emissions / self.duration if self.duration > 0.0 else 0.0
 
     def since(self, earlier: EmissionsData | None) -> EmissionsData:
-        """A row of what has been added since an earlier one; all of it if there was none."""
+        """A row of the increase since an earlier one; all of it if there was none."""
         added = replace(self)
         if earlier is not None:
             added.compute_delta_emission(earlier)
@@ -144,7 +144,7 @@ class TaskEmissionsData:
 
     @classmethod
     def of(cls, task_name: str, data: EmissionsData) -> TaskEmissionsData:
-        """The task's row, of what was measured while it was open."""
+        """The task's row, measured while it was open."""
         names = [one.name for one in fields(cls) if one.name != "task_name"]
         return cls(task_name, **{name: getattr(data, name) for name in names})
 
@@ -155,8 +155,8 @@ def data_of(record: Record, **said: Any) -> EmissionsData:
     Args:
         record: of a span that has ended, or its snapshot.
         said: columns that the record does not have or that the tracker was given, such as
-            `project_name`, `run_id`, `experiment_id`, the place, `wue`; they go before those of the
-            record.
+            `project_name`, `run_id`, `experiment_id`, the place, `wue`; they take precedence over
+            those of the record.
     """
     pue = record.pue or 1.0
     seconds = max(record.duration_s or 0.0, SHORTEST_S)
@@ -186,9 +186,9 @@ def data_of(record: Record, **said: Any) -> EmissionsData:
 def _whole_machine(record: Record) -> dict[str, float]:
     """The energy by component before the PUE, in kWh.
 
-    In scope `machine` that is the machine's, also where blocks of the program or other trackers
-    were open in the same time: our records share it among them, so that they can be added up, while
-    each of CodeCarbon's trackers counts all of it.
+    In scope `machine` that is the machine's energy, even if blocks of the program or other trackers
+    were open at the same time: carbontrack's records divide it among them, so that they can be
+    added up, while each of CodeCarbon's trackers counts all of it.
     """
     kwh = {name: getattr(record, f"{name}_kwh") or 0.0 for name in ("cpu", "gpu", "ram", "other")}
     own = (record.energy_kwh or 0.0) / (record.pue or 1.0)

@@ -20,7 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class WholeCall(CountedCall):
-    """A call from its first step to its end; a generator that waits for its consumer goes on.
+    """A call from its first step to its end; a generator that waits for its consumer still counts.
 
     Args:
         block: a tracker, or a task of one, as a `with` block.
@@ -48,12 +48,12 @@ class WholeCall(CountedCall):
             self._block.__exit__(None, None, None)
 
     def drop(self) -> None:
-        """Count it no more, as that has failed."""
+        """Stop counting it, because counting has failed."""
         self.end("error")
 
 
 def track_emissions(fn: F | None = None, *, offline: Any = False, **parameters: Any) -> Any:
-    """Measure each call of a function with a tracker of its own.
+    """Measure each call of a function with a separate tracker.
 
     Args:
         fn: the function: plain, a coroutine function or a generator function.
@@ -84,7 +84,7 @@ def track_task_emissions(
 
     Args:
         fn: the function.
-        tracker: whose task it is; by default one that is made for the call.
+        tracker: the tracker of the task; by default one that is made for the call.
         task_name: the task's name; by default the function's.
     """
 
@@ -100,7 +100,7 @@ class TaskEmissionsTracker:
 
     Args:
         task_name: the task's name.
-        tracker: whose task it is.
+        tracker: the tracker of the task.
     """
 
     def __init__(self, task_name: str, tracker: BaseEmissionsTracker | None = None) -> None:

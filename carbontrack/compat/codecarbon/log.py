@@ -19,14 +19,14 @@ _said: set[str] = set()
 
 
 def warn_once(message: str) -> None:
-    """Say it, once in this process."""
+    """Log a warning, once in this process."""
     if message not in _said and LOGGER.isEnabledFor(logging.WARNING):
         _said.add(message)
         LOGGER.warning("%s", message)
 
 
 def set_level(level: int | str | None) -> None:
-    """Set the level that the tracker was given; of "info" and below there is little to say here."""
+    """Set the level that the tracker was given; there are few messages of "info" and below here."""
     if isinstance(level, str) and level.strip().isdigit():
         level = int(level)
     if isinstance(level, int):
@@ -34,7 +34,7 @@ def set_level(level: int | str | None) -> None:
     elif isinstance(level, str) and level.strip().upper() in _LEVELS:
         LOGGER.setLevel(level.strip().upper())
     elif level is not None:
-        LOGGER.error("log_level=%r is no level, and is ignored", level)
+        LOGGER.error("log_level=%r is not a log level and is ignored", level)
 
 
 class _Preamble(logging.Filter):
@@ -53,5 +53,5 @@ LOGGER.addFilter(_preamble)
 
 
 def set_preamble(text: str | None) -> None:
-    """Set the text before each message; the last tracker's holds for all, as in CodeCarbon."""
+    """Set the text before each message; the last tracker's applies to all, as in CodeCarbon."""
     _preamble.text = str(text or "")

@@ -1,4 +1,4 @@
-"""Where CodeCarbon's rows go: a CSV file, a logger, an address, or what a program makes itself."""
+"""The outputs of CodeCarbon's rows: a CSV file, a logger, an address, or a program's own class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from carbontrack.compat.codecarbon.log import LOGGER, warn_once
 from carbontrack.system.interrupts import attempt
 
 CREATED = 201
-"""The status of HTTP with which a server says that it has the row."""
+"""The HTTP status with which a server confirms the row."""
 
 
 class OutputMethod(str, Enum):
@@ -32,48 +32,48 @@ class OutputMethod(str, Enum):
 
 
 _ELSEWHERE: Mapping[OutputMethod, str] = {
-    OutputMethod.API: "it has no service with accounts; name a server of yours with "
+    OutputMethod.API: "it has no hosted service; name your own server with "
     "emissions_endpoint, or with CARBONTRACK_OUTPUT=https://…",
-    OutputMethod.PROMETHEUS: "carbontrack.integrations.prometheus is scraped, and pushes nothing",
+    OutputMethod.PROMETHEUS: "carbontrack.integrations.prometheus is scraped; it pushes nothing",
     OutputMethod.LOGFIRE: "carbontrack.integrations.opentelemetry exports to any backend",
     OutputMethod.BOAMPS: "`carbontrack report --format boamps` writes a BoAmps report",
 }
 
 
 class BaseOutput:
-    """An output; a program's own may overwrite any of these."""
+    """An output; a program's own may override any of these methods."""
 
     def out(self, total: EmissionsData, delta: EmissionsData) -> None:
-        """Take the row at `flush` and `stop`, and what has been added since the last one."""
+        """Receive the row at `flush` and `stop`, and the increase since the last one."""
 
     def live_out(self, total: EmissionsData, delta: EmissionsData) -> None:
-        """Take the row of a run that goes on, each `api_call_interval` measures."""
+        """Receive the row of a running run, each `api_call_interval` measures."""
 
     def task_out(self, data: Sequence[TaskEmissionsData], experiment_name: str) -> None:
-        """Take the rows of the tasks that have ended, at `flush` and `stop`."""
+        """Receive the rows of finished tasks, at `flush` and `stop`."""
 
     def exit(self) -> None:
         """The run has ended."""
 
 
 class FileOutput(BaseOutput):
-    """A CSV file, and one of the tasks of each run beside it.
+    """A CSV file, and next to it one with the tasks of each run.
 
     Args:
         output_file_name: its name.
-        output_dir: its folder.
+        output_dir: its directory.
         on_csv_write: "append" adds a row each time; "update" replaces the row of the same run.
 
     Raises:
         ValueError: `on_csv_write` is neither "append" nor "update".
-        OSError: the folder does not exist.
+        OSError: the directory does not exist.
     """
 
     def __init__(
         self, output_file_name: str, output_dir: str, on_csv_write: str = "append"
     ) -> None:
         if on_csv_write not in ("append", "update"):
-            raise ValueError(f"on_csv_write is 'append' or 'update', not {on_csv_write!r}")
+            raise ValueError(f"on_csv_write must be 'append' or 'update', not {on_csv_write!r}")
         if not os.path.exists(output_dir):  # noqa: PTH110 - a text, as theirs
             raise OSError(f"Folder {output_dir!r} doesn't exist")
         self.output_file_name, self.output_dir = output_file_name, output_dir
@@ -92,7 +92,7 @@ class FileOutput(BaseOutput):
         _say(self.save_file_path, error)
 
     def task_out(self, data: Sequence[TaskEmissionsData], experiment_name: str) -> None:
-        """Write the rows of a run's tasks to a file of their own, as it then is."""
+        """Write the rows of a run's tasks to a separate file, with the name of that moment."""
         name = f"emissions_{experiment_name}_{data[0].run_id}.csv"
         path = Path(self.output_dir) / name
         _, error = attempt(replace_rows, path, [one.values for one in data])
@@ -100,7 +100,7 @@ class FileOutput(BaseOutput):
 
 
 class LoggerOutput(BaseOutput):
-    """A logger, which gets each row as JSON, those of a run that goes on too."""
+    """A logger, which receives each row as JSON, including those of a running run."""
 
     def __init__(self, logger: Any, severity: int = logging.INFO) -> None:
         self.logger, self.logging_severity = logger, severity
@@ -111,7 +111,7 @@ class LoggerOutput(BaseOutput):
         _say("logger", error)
 
     def live_out(self, total: EmissionsData, delta: EmissionsData | None) -> None:  # noqa: ARG002
-        """Log the row of a run that goes on."""
+        """Log the row of a running run."""
         self.out(total, None)
 
     def _log(self, row: dict[str, Any]) -> None:
@@ -119,14 +119,14 @@ class LoggerOutput(BaseOutput):
 
 
 class GoogleCloudLoggerOutput(LoggerOutput):
-    """A logger of Google Cloud, which gets each row as it is."""
+    """A logger of Google Cloud, which receives each row unchanged."""
 
     def _log(self, row: dict[str, Any]) -> None:
         self.logger.log_struct(row, severity=self.logging_severity)
 
 
 class HTTPOutput(BaseOutput):
-    """An address to which each row is posted as JSON, at `flush` and `stop`.
+    """An address to which each row is sent as JSON, at `flush` and `stop`.
 
     CodeCarbon adds `user`, the login name; this does not. A redirect is not followed.
     """
@@ -165,11 +165,11 @@ def _say(place: str | Path, error: Exception | None) -> None:
 
 
 def outputs_of(conf: Any) -> list[BaseOutput]:
-    """The outputs that the parameters name; a list that was given is extended in place.
+    """The outputs that the parameters name; a given list is extended in place.
 
     Raises:
-        ValueError: an output method is none of `OutputMethod`, or as `FileOutput`.
-        OSError: as `FileOutput`.
+        ValueError: an output method is not in `OutputMethod`, or as for `FileOutput`.
+        OSError: as for `FileOutput`.
     """
     handlers: list[BaseOutput] = [] if conf["output_handlers"] is None else conf["output_handlers"]
     methods = _methods(conf)

@@ -1,7 +1,7 @@
-"""Where the machine is: CodeCarbon's country, region and cloud as one of our regions, and back.
+"""The machine's location: CodeCarbon's country, region and cloud as a carbontrack region, and back.
 
-CodeCarbon asks a web service for the country where it is told none. This does not: the place is
-then what carbontrack finds offline, else the world's average with its wide interval.
+CodeCarbon asks a web service for the country if none is given. This does not: the region is then
+detected offline, else it is the world average with its wide interval.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _STATES = ("US state", "province/territory")
 
 
 def region_of(conf: Conf) -> str | None:
-    """The region that the parameters name; None where they name none that is known."""
+    """The region that the parameters name; None if they name no known region."""
     return _of_cloud(conf) or _of_country(conf)
 
 
@@ -30,7 +30,7 @@ def _of_cloud(conf: Conf) -> str | None:
     if not provider:
         return None
     if not region:
-        LOGGER.error("cloud_provider says nothing without cloud_region")
+        LOGGER.error("cloud_provider has no effect without cloud_region")
         return None
     code = names.cloud_code(str(provider), str(region))
     if code is None:
@@ -44,7 +44,7 @@ def _of_country(conf: Conf) -> str | None:
         return _known(part) if part else None
     found = _known(country)
     if found is None:
-        LOGGER.error("country_iso_code=%r is not known; the world's average is used", country)
+        LOGGER.error("country_iso_code=%r is not known; the world average is used", country)
         return None
     within = names.part_of(found, str(part)) if part else None
     return within or found
@@ -54,9 +54,9 @@ def columns_of(record: Record, region: str | None, conf: Conf) -> dict[str, Any]
     """The columns of a row that name a place, as CodeCarbon has them.
 
     Args:
-        record: says where carbontrack has found the machine, if it has.
-        region: what `region_of` says.
-        conf: what was said; it goes before what was found.
+        record: has the region that carbontrack detected, if any.
+        region: the result of `region_of`.
+        conf: the given parameters; they take precedence over the detected region.
     """
     country, alpha3, state = _names_of(region or record.region or "")
     provider = conf["cloud_provider"] or record.cloud_provider or ""

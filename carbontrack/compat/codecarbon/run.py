@@ -1,4 +1,4 @@
-"""One run of a tracker, from start to stop: its tasks, and its rows while it goes on."""
+"""One run of a tracker, from start to stop: its tasks, and its rows while it runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LOAD_AGE_S = 0.02
 _GIB = 2**30
 
 Said = Callable[[Record], Mapping[str, Any]]
-"""Columns of a row that its record does not have, or that were said."""
+"""Columns of a row that its record does not have, or that were given."""
 
 
 class Energy(float):
@@ -42,7 +42,7 @@ class Energy(float):
 
 
 class Utilization:
-    """How busy processor and memory are on the whole, from now on."""
+    """The mean utilisation of processor and memory from now on."""
 
     def __init__(self) -> None:
         self._before = LOAD.read()
@@ -59,9 +59,9 @@ class Utilization:
 
 
 class LatestLoad:
-    """The load at the last reading, which those share that ask in quick succession.
+    """The load at the last reading, shared by calls in quick succession.
 
-    It takes psutil a quarter of a millisecond, which is more than a short task takes else.
+    psutil takes a quarter of a millisecond for it, more than the rest of a short task.
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
@@ -91,10 +91,10 @@ def _psutil_load() -> tuple[float, float, float, float]:
 
 
 class MeasuredSpan:
-    """A span and what a row says beside it.
+    """A span and the further columns of its row.
 
-    It is opened in a copy of the context, so that no block of the program is a child of it and
-    trackers may overlap in any order, as CodeCarbon's may.
+    It is opened in a copy of the context, so that no block of the program becomes its child, and
+    trackers may overlap in any order, as with CodeCarbon.
     """
 
     def __init__(self, span: Span, said: Said) -> None:
@@ -106,11 +106,11 @@ class MeasuredSpan:
 
     @property
     def is_counted(self) -> bool:
-        """Whether anything is measured; not where carbontrack is disabled."""
+        """Whether anything is measured; False if carbontrack is disabled."""
         return not isinstance(self.span, NoOpSpan)
 
     def data(self) -> EmissionsData:
-        """What has been used since the start."""
+        """The row since the start."""
         record = self.span.snapshot()
         use = self._in_the_end or self._use.columns()
         return data_of(record, **self._said(record), **use)
@@ -123,7 +123,7 @@ class MeasuredSpan:
 
 
 class RunTask:
-    """One task: its name, whether it is open, and what it used once it is not."""
+    """One task: its name, whether it is open, and its row once it is closed."""
 
     def __init__(self, task_name: str, measured: MeasuredSpan) -> None:
         self.task_name = task_name
@@ -132,7 +132,7 @@ class RunTask:
         self._measured = measured
 
     def close(self) -> EmissionsData:
-        """End the task, and return what it used."""
+        """End the task, and return its row."""
         self._measured.close()
         data = self.emissions_data = self.emissions_data or self._measured.data()
         self.is_active = False
@@ -148,14 +148,14 @@ class Run(MeasuredSpan):
     """A root span with tasks as children.
 
     Args:
-        tracker: what measures.
+        tracker: the tracker that measures.
         name: the name of the span.
         labels: labels of its record.
         said: columns of the rows that the record does not have.
     """
 
     untold: list[BaseOutput] | None = None
-    """Once it has ended: the outputs that do not have its row yet."""
+    """Once it has ended: the outputs that have not received its row yet."""
 
     def __init__(self, tracker: Tracker, name: str, labels: Mapping[str, Any], said: Said) -> None:
         super().__init__(tracker.span(name, labels=labels), said)
@@ -163,7 +163,7 @@ class Run(MeasuredSpan):
         self.tasks: dict[str, RunTask] = {}
 
     def data_and_added(self) -> tuple[EmissionsData, EmissionsData]:
-        """What has been used since the start, and since this was asked last."""
+        """The rows since the start, and since the last call."""
         total = self.data()
         added = total.since(self._previous)
         self._previous = total
@@ -174,11 +174,11 @@ class Run(MeasuredSpan):
         self.tasks[name] = RunTask(name, MeasuredSpan(self.span.span(name), self._said))
 
     def task_rows(self) -> list[TaskEmissionsData]:
-        """The rows of the tasks that have ended."""
+        """The rows of the finished tasks."""
         return [row for row in (task.out() for task in self.tasks.values()) if row is not None]
 
     def close(self, status: Status = "ok", error: str | None = None) -> None:
-        """End the run, and the tasks that are open in it."""
+        """End the run, and its open tasks."""
         for task in self.tasks.values():
             if task.is_active:
                 task.close()
@@ -188,12 +188,12 @@ class Run(MeasuredSpan):
 class LiveRows:
     """Calls `live_out` each so many measures: one at the start, one at the end, and in between.
 
-    CodeCarbon measures at these moments. Here they pace the rows alone, as energy comes from
-    counters. A thread exists only where an output has a `live_out` of its own.
+    CodeCarbon measures at these moments. Here they only time the rows, because energy comes from
+    counters. A thread exists only if an output overrides `live_out`.
 
     Args:
-        run: what the rows are of.
-        outputs: where they go.
+        run: the run of the rows.
+        outputs: the outputs that receive them.
         seconds: the time between two measures.
         each: every how many measures there is a row; -1 for never.
     """
@@ -212,7 +212,7 @@ class LiveRows:
             OwnThread(self._go_on, "codecarbon-live").start()
 
     def stop(self) -> None:
-        """The last measure; a row that is on its way is not waited for."""
+        """The last measure; a row that is being sent is not waited for."""
         if not self._done.is_set():
             self._done.set()
             self.measure()
@@ -233,7 +233,7 @@ class LiveRows:
 
 
 def tell(output: object, method: str, *rows: object) -> None:
-    """Give an output its rows; what it raises is logged."""
+    """Send an output its rows; its errors are logged."""
     _, error = attempt(lambda: getattr(output, method)(*rows))
     if error is not None:
         LOGGER.error("%s of %s failed: %s", method, type(output).__name__, error, exc_info=error)

@@ -21,9 +21,9 @@ class Stoppable(Protocol):
 class Running:
     """Trackers from start to stop.
 
-    They are held: a program that drops its tracker, as after an exception, gets its row at the end.
-    In a forked child none is running, and in a worker of `multiprocessing`, which runs no `atexit`
-    functions, they are stopped by what that runs instead.
+    References to them are kept: if a program drops its tracker, as after an exception, its row is
+    written at the end. In a forked child none is running. A worker of `multiprocessing` does not
+    run `atexit` functions; there they are stopped by its own finalizers.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Running:
         self._trackers.pop(id(tracker), None)
 
     def end(self) -> None:
-        """The process ends: stop them all, the last first, whatever a signal's handler raises."""
+        """The process ends: stop them all, the last first, whatever a signal handler raises."""
         trackers = list(self._trackers.values())
         while trackers:
             tracker = trackers.pop()
@@ -60,7 +60,7 @@ class Running:
                 raise
 
     def close(self) -> None:
-        """Nothing is left to do."""
+        """Does nothing."""
 
     def forget_parent(self) -> None:
         """In a forked child."""

@@ -15,15 +15,15 @@ from carbontrack.errors import CarbontrackError
 _GIB = 2**30
 _DEFAULTS = {"output": (), "pue": 1.0, "scope": "machine"}
 _WITH_DEFAULT = {"pue": "pue", "wue": "wue", "tracking_mode": "scope"}
-"""Parameters that go before carbontrack's own settings only where somebody has set them."""
+"""Parameters that take precedence over carbontrack's own settings only if they were set."""
 
 
 def settings_of(conf: Conf, region: str | None) -> Settings:
-    """The settings that these parameters mean.
+    """The settings that correspond to these parameters.
 
-    Where nobody has set a parameter, what carbontrack's own environment and files say holds, and
-    then CodeCarbon's default. Records of carbontrack are written beside CodeCarbon's rows only
-    where such an output was set.
+    If a parameter was not set, carbontrack's own environment and files apply, and then CodeCarbon's
+    default. Records of carbontrack are written in addition to CodeCarbon's rows only if such an
+    output was set.
 
     Raises:
         ConfigError: carbontrack's own environment or files cannot be used.
@@ -74,7 +74,7 @@ def _number(name: str, conf: Conf) -> float | None:
     number: float | None = conf[name]
     if number is None or 0.0 <= number < math.inf:
         return number
-    LOGGER.warning("%s=%r is no number from 0 on, and is ignored", name, number)
+    LOGGER.warning("%s=%r is not a number of 0 or more and is ignored", name, number)
     return None
 
 

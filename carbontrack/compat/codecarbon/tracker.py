@@ -1,4 +1,4 @@
-"""CodeCarbon's trackers: `start()`, `stop()`, tasks, rows; what is measured is carbontrack's."""
+"""CodeCarbon's trackers: `start()`, `stop()`, tasks, rows; the measurement is carbontrack's."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ T = TypeVar("T")
 
 
 class BaseEmissionsTracker:
-    """What both trackers are; the parameters are CodeCarbon's.
+    """The base class of both trackers; the parameters are CodeCarbon's.
 
     Nothing is measured before `start()`. A tracker may be started again after `stop()`, and then
-    begins anew. There is no geo look-up, no account, no lock file and no handler of signals.
+    starts a new run. There is no geo look-up, no account, no lock file and no signal handler.
 
     Raises:
         TypeError: there is no such parameter.
@@ -52,7 +52,7 @@ class BaseEmissionsTracker:
 
     _arguments: ClassVar[Iterable[str]] = PARAMETERS
     _frames = 3
-    """How far the caller's frame is from where a warning is given."""
+    """The number of frames between the caller and the place of a warning."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         conf = Conf(by_name(given, named), external_config(), self._arguments)
@@ -67,13 +67,13 @@ class BaseEmissionsTracker:
         self.final_emissions: float | None = None
         self.final_emissions_data: EmissionsData | None = None
         self.outcome: tuple[Status, str | None] = ("ok", None)
-        """The status of carbontrack's own record, which says more than CodeCarbon's row."""
+        """The status of carbontrack's own record, which has more detail than CodeCarbon's row."""
         self._run_number = 0
         self.forget_parent()
         remember(self)
 
     def forget_parent(self) -> None:
-        """In a forked child: what runs is the parent's, and the child has nothing to stop."""
+        """In a forked child: the running trackers are the parent's."""
         self._lock = reentrant_lock()
         self._run: Run | None = None
         self._live: LiveRows | None = None
@@ -83,7 +83,7 @@ class BaseEmissionsTracker:
     # -- from start to stop -------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to measure; a second time after `stop()` it begins anew."""
+        """Start measuring; after `stop()` this starts a new run."""
         kept_in(self._start)
 
     def stop(self) -> float | None:
@@ -91,7 +91,7 @@ class BaseEmissionsTracker:
         return kept_in(self._stop)
 
     def flush(self) -> float | None:
-        """Write the row of what has been used so far, go on, and return the emissions in kg."""
+        """Write the row so far, continue, and return the emissions in kg."""
         return kept_in(self._flush)
 
     def _start(self) -> None:
@@ -114,7 +114,7 @@ class BaseEmissionsTracker:
         if RUNNING and self._settings.scope == "process":
             warn_once(
                 "trackers in tracking_mode='process' that run at the same time share the energy of "
-                "the process among them: their rows add up to it"
+                "the process: their rows add up to it"
             )
         RUNNING.add(self)
         return run, live
@@ -196,7 +196,7 @@ class BaseEmissionsTracker:
             return name
 
     def stop_task(self, task_name: str | None = None) -> EmissionsData | None:
-        """End a task, the one that is open by default, and return what it used."""
+        """End a task, the one that is open by default, and return its row."""
         return kept_in(lambda: self._stop_task(task_name))
 
     def _stop_task(self, task_name: str | None) -> EmissionsData | None:
@@ -214,7 +214,7 @@ class BaseEmissionsTracker:
     # -- what else people use -----------------------------------------------------------------
 
     def service_shutdown(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Stop, as a handler of a signal that the program has set."""
+        """Stop; for use as a signal handler of the program."""
         LOGGER.warning("stopped by signal %d", signum)
         self.stop()
 
@@ -279,11 +279,11 @@ class BaseEmissionsTracker:
 
 
 class EmissionsTracker(BaseEmissionsTracker):
-    """A tracker that finds out where it is, offline; see `BaseEmissionsTracker`."""
+    """A tracker that detects its location offline; see `BaseEmissionsTracker`."""
 
 
 class OfflineEmissionsTracker(BaseEmissionsTracker):
-    """A tracker that is told where it is, by `country_iso_code` or a cloud's region."""
+    """A tracker with a given location, by `country_iso_code` or a cloud region."""
 
     _arguments: ClassVar[Iterable[str]] = (*PARAMETERS, *PLACES)
     _frames = 4
@@ -312,10 +312,10 @@ def by_name(given: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kept_in(do: Callable[[], T]) -> T | None:
-    """What `do` returns; what it raises is logged, as in CodeCarbon, and None."""
+    """What `do` returns; None if it raises, which is logged, as in CodeCarbon."""
     result, error = attempt(do)
     if error is not None:
-        LOGGER.error("nothing more is measured here: %s", error, exc_info=error)
+        LOGGER.error("measuring stops here: %s", error, exc_info=error)
     return result
 
 
@@ -325,7 +325,7 @@ def _span_name(text: str) -> str:
 
 
 def _check(conf: Conf, frames: int) -> None:
-    """Refuse what CodeCarbon refuses, and say what has no counterpart."""
+    """Refuse what CodeCarbon refuses, and log what has no counterpart."""
     if not os.path.exists(conf["output_dir"]):  # noqa: PTH110 - a text, as theirs
         raise OSError(f"Folder {conf['output_dir']!r} doesn't exist")
     if conf["tracking_mode"] not in MODES:
@@ -341,20 +341,21 @@ def _check(conf: Conf, frames: int) -> None:
         )
     if not conf["allow_multiple_runs"]:
         warn_once(
-            "allow_multiple_runs=False makes no lock file here: trackers may run side by side"
+            "allow_multiple_runs=False creates no lock file here: several trackers may run at the "
+            "same time"
         )
 
 
 def _warn_of_unknown(record: Record) -> None:
-    """A row of CodeCarbon's cannot say that something is not known."""
+    """CodeCarbon's rows cannot express that a value is unknown, so warn of it."""
     for component, fact in _COMPONENTS.items():
         if getattr(record, f"{component}_kwh") is None and getattr(record, fact):
             warn_once(f"the energy of the {component.upper()} is not known; the row says 0.0")
     if record.region_basis == "unknown":
         warn_once(
-            "no place is named, and none is looked up on the network: give "
-            'OfflineEmissionsTracker(country_iso_code="FRA"), or set the environment\'s '
-            "CODECARBON_COUNTRY_ISO_CODE=FRA"
+            "no country is set, and none is looked up over the network: give "
+            'OfflineEmissionsTracker(country_iso_code="FRA"), or set '
+            "CODECARBON_COUNTRY_ISO_CODE=FRA in the environment"
         )
     if record.emissions_g is None and record.energy_kwh is not None:
         warn_once("the carbon intensity is not known; the row says 0.0 kg")

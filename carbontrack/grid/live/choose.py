@@ -110,7 +110,7 @@ def forecast(
             continue
         if slots:
             return slots, f"{provider.name}, {provider.signal}, {provider.counts}"
-        reasons.append(f"{provider.name} gave no possible figure")
+        reasons.append(f"{provider.name} returned an impossible value")
     if not reasons:
         raise _not_covered(names, region)
     raise NoIntensity(f"no forecast for {region.zone}: {'; '.join(reasons)}")

@@ -71,7 +71,7 @@ class Eia:
 
     def forecast(self, get: Get, now: datetime) -> Iterable[Slot]:  # noqa: ARG002 - the protocol's
         """Nothing: the EIA forecasts demand, not the mix."""
-        raise FetchFailed(f"{self.name} has no forecast of intensity", refused=True)
+        raise FetchFailed(f"{self.name} has no forecast of carbon intensity", refused=True)
 
 
 def _slot(hour: str, mix: dict[str, float]) -> Slot | None:

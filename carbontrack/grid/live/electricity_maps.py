@@ -37,7 +37,7 @@ class ElectricityMaps:
         """The newest hour."""
         answer = self._ask(get, "latest")
         if not isinstance(answer, dict) or answer.get("carbonIntensity") is None:
-            raise FetchFailed(f"{self.name} has no figure for {self.zone}")
+            raise FetchFailed(f"{self.name} has no value for {self.zone}")
         return _slots([answer], answer)
 
     def forecast(self, get: Get, now: datetime) -> Iterable[Slot]:  # noqa: ARG002 - likewise

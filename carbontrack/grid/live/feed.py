@@ -129,7 +129,7 @@ class Feed:
         now = self._clock.now_utc()
         slots = in_order(self.provider.fetch(self._get, now))
         if not slots:
-            raise FetchFailed(f"{self.provider.name} gave no possible figure")
+            raise FetchFailed(f"{self.provider.name} returned an impossible value")
         self.failures = 0
         self._slots = _merged(self._slots, slots, now.timestamp())
         self._due_s = self._clock.monotonic_s() + self.provider.poll_s

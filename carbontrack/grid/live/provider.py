@@ -49,5 +49,5 @@ def items(answer: Any, *keys: str) -> list[Any]:
             raise FetchFailed(f"the answer has no {'.'.join(keys)!r}")
         answer = answer[key]
     if not isinstance(answer, list):
-        raise FetchFailed(f"the answer's {'.'.join(keys)!r} is no list")
+        raise FetchFailed(f"the answer's {'.'.join(keys)!r} is not a list")
     return answer

@@ -46,7 +46,7 @@ class WattTime:
         meta = answer.get("meta") if isinstance(answer, dict) else None
         meta = meta if isinstance(meta, dict) else {}
         if meta.get("units") != "lbs_co2_per_mwh":
-            raise FetchFailed(f"{self.name} answers in {meta.get('units')!r}, not lbs_co2_per_mwh")
+            raise FetchFailed(f"{self.name} returns {meta.get('units')!r}, not lbs_co2_per_mwh")
         step_s = float(meta.get("data_point_period_seconds") or 300.0)
         return [s for entry in items(answer, "data") if (s := _slot(entry, step_s))]
 
@@ -73,7 +73,7 @@ class WattTime:
         answer = get(f"{self._base_url}/login", login=self._login)
         token = answer.get("token") if isinstance(answer, dict) else None
         if not isinstance(token, str):
-            raise FetchFailed(f"{self.name} gave no token")
+            raise FetchFailed(f"{self.name} returned no token")
         self._bearer = token
         return self._get(get, what, params)
 

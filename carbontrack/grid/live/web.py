@@ -116,4 +116,4 @@ def _parsed(where: str, body: bytes) -> Any:
     try:
         return json.loads(body)
     except ValueError:
-        raise FetchFailed(f"{where}: the answer is no JSON") from None
+        raise FetchFailed(f"{where}: the answer is not JSON") from None

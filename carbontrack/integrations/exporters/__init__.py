@@ -1,1 +1,1 @@
-"""Exporters: sums of finished work and what is live, by the conventions of monitoring systems."""
+"""Exporters: sums of finished work and live values, by the conventions of monitoring systems."""

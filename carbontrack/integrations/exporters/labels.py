@@ -1,4 +1,4 @@
-"""The labels of what is exported: few, short, and such that they can be encoded."""
+"""The labels of exported metrics: few, short, and encodable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ Key = tuple[str, ...]
 
 
 class BoundedKeys:
-    """The values of labels: each is a short text, and of 200 different ones the rest is (other)."""
+    """The values of labels: each is a short text.
+
+    Beyond 200 different ones the rest is "(other)".
+    """
 
     def __init__(self) -> None:
         self._known: set[Key] = set()
@@ -40,7 +43,7 @@ class BoundedKeys:
 
 
 def label_text(content: object) -> str:
-    """A label's value as a text that can be encoded, and is not long."""
+    """A label's value as a short, encodable text."""
     text = "?"
     with suppressed(Exception):
         text = str(content)

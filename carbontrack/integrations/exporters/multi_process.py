@@ -1,4 +1,4 @@
-"""The multi-process mode of prometheus_client, and what cannot be added up in it."""
+"""The multi-process mode of prometheus_client, and what it cannot add up."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def is_multi_process() -> bool:
 
 
 def check_scope(scope: str) -> None:
-    """Refuse what measures the whole machine where the counters of several processes are added up.
+    """Refuse to measure the whole machine if the counters of several processes are added up.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: both apply.
     """
     if is_multi_process() and scope == "machine":
         raise ConfigError(

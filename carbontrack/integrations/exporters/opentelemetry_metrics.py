@@ -20,9 +20,9 @@ from carbontrack.system.version import VERSION
 
 
 class MetricsOfProvider:
-    """The sink that sums, and the instruments that show it; made once for each provider.
+    """The sink that sums, and the instruments that export the sums; created once for each provider.
 
-    Instruments live as long as their provider. While `is_on` is false they show nothing.
+    Instruments live as long as their provider. While `is_on` is false they export nothing.
 
     Raises:
         ConfigError: an argument cannot be used.
@@ -43,20 +43,20 @@ class MetricsOfProvider:
             make(name, [partial(self._observe, name)], unit=unit, description=text)
 
     def forget_parent(self) -> None:
-        """Make a new lock, and forget what was to be exported before the fork."""
+        """Make a new lock, and drop the values that were to be exported before the fork."""
         self._lock = reentrant_lock()
         self._points: dict[str, list[Observation]] = {}
 
     def turn_on(self, tracker: Tracker | None = None) -> None:
-        """Take the records from now on; a second call does nothing.
+        """Accept records from now on; a second call does nothing.
 
         Raises:
-            ConfigError: it is to be of this tracker, and is of another one, or of all.
+            ConfigError: it already exports another tracker, or all trackers.
         """
         _check(None, tracker)
         if tracker is not None and tracker is not self._tracker:
             raise ConfigError(
-                "instrument: this provider has the metrics of another tracker, or all"
+                "instrument: this provider already exports another tracker, or all of them"
             )
         self.is_on = True
         if self._tracker is None:
@@ -65,7 +65,7 @@ class MetricsOfProvider:
             self._view.add_sink(self)
 
     def turn_off(self) -> None:
-        """Take no more records, and show nothing."""
+        """Accept no more records, and export nothing."""
         self.is_on = False
         PROVIDER.common_sinks.remove(self)
         self._view.remove_sink(self)
@@ -75,10 +75,10 @@ class MetricsOfProvider:
         self._sums.add(record)
 
     def close(self) -> None:
-        """Nothing: what was summed is still to be exported."""
+        """Does nothing: the sums are still to be exported."""
 
     def _observe(self, name: str, _options: CallbackOptions) -> list[Observation]:
-        """The observations of an instrument; one look serves all instruments of a collection."""
+        """The observations of an instrument; one reading serves all instruments of a collection."""
         if not self.is_on:
             return []
         with self._lock:  # several readers may collect at once

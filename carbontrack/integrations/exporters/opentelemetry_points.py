@@ -1,4 +1,4 @@
-"""OpenTelemetry: the names of the metrics, and the points of each, as of one look."""
+"""OpenTelemetry: the names of the metrics, and the points of each, as of one reading."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ METRICS = {
     "carbontrack.calls": ("{call}", "Blocks and calls that have ended."),
     "carbontrack.duration": ("s", "Their running time."),
     "carbontrack.missed_reads": ("{read}", "Failed reads of single meters."),
-    "carbontrack.lost_records": ("{record}", "How often an output has not taken a record."),
+    "carbontrack.lost_records": ("{record}", "Records that an output did not accept."),
     "carbontrack.open.energy": ("J", "Energy so far of the blocks that are open, times PUE."),
     "carbontrack.open.emissions": ("g", "Emissions so far of the blocks that are open, CO2e."),
-    "carbontrack.grid.intensity": ("g/kWh", "Emissions of a kilowatt-hour of the grid, CO2e."),
+    "carbontrack.grid.intensity": (
+        "g/kWh",
+        "Carbon intensity of the grid, CO2e per kilowatt-hour.",
+    ),
 }
 _WORK = {
     "energy": "carbontrack.process.energy",
@@ -37,7 +40,7 @@ Point = tuple[str, float, Mapping[str, str]]
 
 
 def points(look: LiveFigures, sums: WorkSums, names: BoundedKeys) -> Iterator[Point]:
-    """Every point: its metric, its value, and its attributes; what is unknown has none."""
+    """Every point: its metric, its value, and its attributes; unknown values have none."""
     yield "carbontrack.missed_reads", look.missed_reads, {}
     yield "carbontrack.lost_records", look.lost_records, {}
     for meter in look.meters:

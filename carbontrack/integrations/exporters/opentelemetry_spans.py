@@ -1,4 +1,4 @@
-"""OpenTelemetry: energy and emissions of blocks, written onto the span that they were closed in."""
+"""OpenTelemetry: energy and emissions of blocks, added to the span in which they were closed."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from carbontrack.units import joules_from
 Figures = tuple[float | None, float | None, str | None]
 _WRITTEN: dict[int, tuple[ref[trace.Span], dict[str | None, Figures]]] = {}
 _MANY = 256
-"""Spans above which those that are gone are forgotten."""
+"""The number of spans above which finished ones are dropped."""
 _LOCK, _LOG = PerProcess(reentrant_lock), OnceLog()
 
 
 def annotate(block: Span) -> None:
-    """Write what a block has used onto the span that is recording here, if there is one.
+    """Add a block's energy and emissions to the span that is recording here, if there is one.
 
-    The figures of several blocks are added up; those inside another block of the same span are
-    part of that one's.
+    The values of several blocks are added up; a block nested in another one of the same span is
+    already included in it.
     """
     _, error = attempt(_annotate, block)
     if error is not None:
@@ -42,7 +42,7 @@ def _annotate(block: Span) -> None:
 
 
 def _parts_of(span: trace.Span) -> dict[str | None, Figures]:
-    """What is on a span so far, by the block around, which will contain it."""
+    """The values on a span so far, by the enclosing block that will include them."""
     known = _WRITTEN.get(id(span))
     if known is None or known[0]() is not span:
         if len(_WRITTEN) >= _MANY:

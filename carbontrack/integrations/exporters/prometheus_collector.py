@@ -1,4 +1,4 @@
-"""Prometheus: a collector of what is live: meters, power, open blocks, the grid, and failures."""
+"""Prometheus: a collector of live values: meters, power, open blocks, the grid, and failures."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from carbontrack.system.log import OnceLog
 LIVE = {
     "meter_energy_joules": (("meter", "component", "basis"), "Energy while anything was measured."),
     "missed_reads": ((), "Failed reads of single meters."),
-    "lost_records": ((), "How often an output has not taken a record."),
+    "lost_records": ((), "Records that an output did not accept."),
     "power_watts": (("component",), "Power of the meters now, while anything is measured."),
     "open_energy_joules": (("name",), "Energy so far of the blocks that are open, times PUE."),
     "open_emissions_grams": (("name",), "Emissions so far of the blocks that are open, g CO2e."),
-    "grid_intensity_grams_per_kilowatt_hour": (("region", "source"), "Emissions of a kWh, g CO2e."),
+    "grid_intensity_grams_per_kilowatt_hour": (
+        ("region", "source"),
+        "Carbon intensity, g CO2e per kWh.",
+    ),
 }
 _COUNTERS = ("meter_energy_joules", "missed_reads", "lost_records")
 _FACTS = {
@@ -34,11 +37,12 @@ Sample = tuple[str, Key, float | None]
 class CarbontrackCollector:
     """Collects live values; use it as `REGISTRY.register(CarbontrackCollector())`.
 
-    A scrape reads the meters once. In multi-process mode `prometheus_client` asks no collector.
+    A scrape reads the meters once. In multi-process mode `prometheus_client` does not use
+    collectors.
 
     Args:
-        tracker: whose meters and blocks to export. The default is all trackers that `track` and
-            `auto` have made in this process.
+        tracker: the tracker whose meters and blocks to export; by default all trackers that `track`
+            and `auto` have created in this process.
     """
 
     def __init__(self, tracker: Tracker | None = None) -> None:
@@ -46,14 +50,14 @@ class CarbontrackCollector:
         self._log = OnceLog()
 
     def describe(self) -> Iterable[Metric]:
-        """The families without samples: to be registered reads no meter."""
+        """The families without samples, so that registering reads no meter."""
         return [*map(_family, LIVE), core.InfoMetricFamily("carbontrack", "What measures.")]
 
     def collect(self) -> Iterable[Metric]:
-        """The families as of one reading; what is unknown has no sample."""
+        """The families as of one reading; unknown values have no sample."""
         found, error = attempt(self._view.look)
         if error is not None:  # or the program's own metrics would be missing as well
-            self._log.say("what is live could not be exported", logging.ERROR, error)
+            self._log.say("live values could not be exported", logging.ERROR, error)
         look = found or LiveFigures()
         sums: dict[tuple[str, Key], float] = {}
         for name, labels, value in self._samples(look):

@@ -1,4 +1,4 @@
-"""Prometheus: counters of finished work, in one process or in several that share a folder."""
+"""Prometheus: counters of finished work, in one process or in several that share a directory."""
 
 from __future__ import annotations
 
@@ -56,14 +56,16 @@ class PrometheusSink:
             elif registry is not None:
                 registry.register(self)
         except ValueError as error:
-            raise ConfigError(f"PrometheusSink: {error}; one is enough for all trackers") from error
+            raise ConfigError(
+                f"PrometheusSink: {error}; one sink is enough for all trackers"
+            ) from error
 
     def exports_to(self, registry: CollectorRegistry, labels: Sequence[str]) -> bool:
         """Whether it is registered there, with these labels."""
         return registry is self._registry and tuple(labels) == self._sums.labels
 
     def begin_session(self, session: Any) -> None:
-        """Take the records of a tracker, if its scope allows that."""
+        """Accept the records of a tracker, if its scope allows that."""
         check_scope(session.ledger.attribution.scope)
         self._sums.begin_session(session)
 
@@ -76,7 +78,7 @@ class PrometheusSink:
                     self._counters[key].labels(*labels).inc(step)
 
     def close(self) -> None:
-        """Nothing: what was counted is still to be scraped."""
+        """Does nothing: the counters are still to be scraped."""
 
     def describe(self) -> Iterable[Metric]:
         """The families without samples."""

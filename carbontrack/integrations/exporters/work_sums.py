@@ -22,13 +22,14 @@ _SUMS: Mapping[str, tuple[str, float]] = {
     "calls": ("calls", 1.0),
     "duration": ("duration_s", 1.0),
 }
-"""The column of each sum, and what it is multiplied by; beside them "energy" by component."""
+"""The column of each sum, and its factor; in addition there is "energy" by component."""
 
 
 class WorkSums:
     """Sums of records by name, by labels to be kept, and by the columns in `facts`.
 
-    What lies in another row of the same trackers is left out. A forked child begins at nothing.
+    Rows that are nested in another row of the same trackers are left out. A forked child starts at
+    zero.
     """
 
     def __init__(self, labels: Sequence[str] = (), facts: Sequence[str] = ()) -> None:
@@ -40,7 +41,7 @@ class WorkSums:
         remember(self)
 
     def forget_parent(self) -> None:
-        """Begin at nothing: what was summed before is the parent's."""
+        """Start at zero: the earlier sums are the parent's."""
         self._lock, self._keys = reentrant_lock(), BoundedKeys()
         self._sums: dict[tuple[str, Key], float] = {}
 

@@ -47,7 +47,7 @@ _SHORT = {
 }
 """The notes in the table, which has little room."""
 _AS_FACTOR = 2.0
-"""A ratio above this is told as a factor: nobody reads "+44400 %"."""
+"""A ratio above this is shown as a factor: "+44400 %" is hard to read."""
 PRIOR_DEGREES = 5.7
 """The degrees of freedom of the recorded spread among processes, as a prior."""
 

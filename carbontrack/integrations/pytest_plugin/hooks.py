@@ -246,8 +246,10 @@ class CarbonPlugin:
         return found or CarbonFigures(plain_id(item), self.metric, None)
 
     def pytest_report_header(self) -> str | None:
-        """The metric with its pins, where the run measures every test."""
-        if self._disabled or not self.options.measures_all:
+        """The metric with its pins, where the run measures every test; or that all is off."""
+        if self._disabled:
+            return "carbontrack: off, CARBONTRACK_DISABLE is set; no budget is checked"
+        if not self.options.measures_all:
             return None
         pins = self._guard.run(
             lambda: pins_text(self.options) if self._is_controller else self.metric.describe()
@@ -258,7 +260,7 @@ class CarbonPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Any:
-        """Run a test that is repeated, or billed with its fixtures, and decide at its end."""
+        """Run a test that is repeated, or measured with its fixtures, and decide at its end."""
         test = self._tests.get(item.nodeid)
         if test is None or not test.is_run_by_us or is_rerun(item):
             return None
@@ -278,7 +280,7 @@ class CarbonPlugin:
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Any:
-        """Measure the set-up of fixtures that are billed."""
+        """Measure the set-up of fixtures that count for their tests."""
         return (yield from self._measured(item, is_call=False))
 
     @pytest.hookimpl(wrapper=True, trylast=True)
@@ -288,7 +290,7 @@ class CarbonPlugin:
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Any:
-        """Measure the teardown of fixtures that are billed."""
+        """Measure the teardown of fixtures that count for their tests."""
         try:
             return (yield from self._measured(item, is_call=False))
         finally:

@@ -154,8 +154,14 @@ def _marker_of(node: Any, mark: pytest.Mark, errors: list[str]) -> BudgetMarker:
     try:
         return parse_marker(mark.args, mark.kwargs)
     except ConfigError as error:
-        errors.append(f"{_place(node)}: @pytest.mark.{mark.name}: {error}")
+        errors.append(f"{_place(node)}: {_sentence(f'@pytest.mark.{mark.name}', error)}")
         return BudgetMarker()
+
+
+def _sentence(subject: str, error: Exception) -> str:
+    """An error that begins with its verb has the subject in front, any other a colon."""
+    verbs = ("is ", "has ", "gives ", "cannot ")
+    return f"{subject}{'' if str(error).startswith(verbs) else ':'} {error}"
 
 
 def _place(node: Any) -> str:
@@ -394,7 +400,7 @@ def resolve(
                 if declared.field == "compare":
                     _check_baseline(found)
             except ValueError as error:
-                raise ConfigError(f"{place}={given}: {error}") from error
+                raise ConfigError(_sentence(f"{place}={given}", error)) from error
             except OSError as error:  # a folder that may not be entered, a name that is too long
                 raise ConfigError(f"{place}={given}: {error.strerror}") from error
     _check_combination(found, fails_on=option("carbon_fail_on") is not None)

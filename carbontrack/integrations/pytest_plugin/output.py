@@ -249,7 +249,7 @@ class SessionOutput:
         if verbosity < 0:
             self._table(terminal, [result for result in results if _failed_its_budget(result)])
         else:
-            terminal.section("carbontrack", bold=True)
+            terminal.write_sep("=", "carbontrack", bold=True)  # ends the line of the tests first
             for line in (*metrics_lines(results), *self._compared.lines(results)):
                 for part in wrapped(line, width):
                     terminal.write_line(part)

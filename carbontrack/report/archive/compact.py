@@ -175,7 +175,7 @@ def _told(into: Path) -> Iterator[None]:
         yield
     except import_duckdb(FEATURE).Error as error:
         first = str(error).partition("\n")[0]
-        raise SinkError(f"{into} is as it was: {first}") from error
+        raise SinkError(f"{into} is unchanged: {first}") from error
     except OSError as error:
         if error.filename is not None and not str(error.filename).startswith(str(into)):
             raise  # a source
@@ -229,7 +229,7 @@ def _write(staging: Staging, folder: ArchiveFolder, changes: dict[str, tuple[int
         written = _write_month(draft, staging.month(month, file))
         if written != expected:
             raise SinkError(
-                f"{folder.path} is as it was: {month} would have {written} records instead of "
+                f"{folder.path} is unchanged: {month} would have {written} records instead of "
                 f"{expected}; is a record in it twice?"
             )
 

@@ -82,7 +82,10 @@ class ArchiveFolder:
             self._put_in_place()
 
     def _put_in_place(self) -> None:
-        """Move the files of the new state to their months; whoever is killed here is followed."""
+        """Move the files of the new state to their months.
+
+        After a kill here the next process goes on.
+        """
         for draft in sorted(self._committed.glob(f"*/{FILE_NAME}")):
             target = self.path / draft.parent.name / FILE_NAME
             if draft.stat().st_size:
@@ -128,16 +131,16 @@ def check_archive(path: Path) -> None:
     place = Path(real_path(path))
     if not place.exists():
         if not place.parent.is_dir():
-            raise ConfigError(f"--into {path}: there is no folder {path.parent} to make it in")
+            raise ConfigError(f"--into {path}: there is no directory {path.parent} to create it in")
     elif not place.is_dir():
         raise ConfigError(
-            f"--into {path}: it is a file; name a folder for an archive, "
-            f"or a new file that ends in .csv"
+            f"--into {path}: it is a file; name a directory for an archive, or a new file that "
+            "ends in .csv"
         )
     elif not is_archive(place) and {entry.name for entry in place.iterdir()} - _OURS:
         raise ConfigError(
-            f"--into {path}: the folder holds something else than an archive of carbontrack; "
-            f"name one that is new or empty"
+            f"--into {path}: the directory contains something other than a carbontrack archive; "
+            "name one that is new or empty"
         )
 
 

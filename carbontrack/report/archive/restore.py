@@ -67,9 +67,9 @@ def to_csv(
 
 def _check_new(into: Path) -> None:
     if into.exists() or into.is_symlink():
-        raise ConfigError(f"--into {into}: it is there already; name a new file, or remove it")
+        raise ConfigError(f"--into {into}: it exists already; name a new file, or remove it")
     if not into.absolute().parent.is_dir():
-        raise ConfigError(f"--into {into}: there is no folder {into.parent} to write it in")
+        raise ConfigError(f"--into {into}: there is no directory {into.parent} to write it to")
 
 
 def _written(archive: Path, draft: Path, into: Path) -> int:

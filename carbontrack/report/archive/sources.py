@@ -81,12 +81,12 @@ def _files(path: Path) -> list[Path]:
         next(path.iterdir(), None)  # rglob would skip a folder that may not be read
         found = sorted(file for file in path.rglob("*") if _holds_records(file))
         if not found:
-            raise ConfigError(f"{path} holds no file that ends in {', '.join((*ROWS, PARQUET))}")
+            raise ConfigError(f"{path} contains no file that ends in {', '.join((*ROWS, PARQUET))}")
         return found
     if path.suffix.lower() not in (*ROWS, PARQUET):
         raise ConfigError(f"cannot read {path}: known endings are {', '.join((*ROWS, PARQUET))}")
     if not _holds_records(path):
-        raise ConfigError(f"{path} holds timelines; name the file of records beside it")
+        raise ConfigError(f"{path} contains timelines; name the file of records next to it")
     path.stat()  # a missing file is an error before any other is read
     return [path]
 
@@ -170,7 +170,7 @@ def check_parquet(path: Path, schema: Any) -> None:
     """
     said = (schema.metadata or {}).get(SCHEMA_KEY, b"")
     if not said.isdigit():
-        raise ConfigError(f"cannot read {path}: carbontrack compact has not written it")
+        raise ConfigError(f"cannot read {path}: it was not written by carbontrack compact")
     if int(said) > SCHEMA:
         raise ConfigError(
             f"cannot read {path}: a newer carbontrack has written it (schema {int(said)}, "

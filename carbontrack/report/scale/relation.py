@@ -86,7 +86,7 @@ def _column(name: str, kind: str | None) -> str:
         read = _time
     sql = read(f'"{name}"', kind.split("(")[0])
     if sql is None:
-        raise ConfigError(f"the column {name} of the Parquet files cannot hold {kind}")
+        raise ConfigError(f"the column {name} of the Parquet files cannot contain {kind}")
     return sql
 
 

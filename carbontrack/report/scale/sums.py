@@ -91,7 +91,7 @@ def _is_parquet(file: Path) -> bool:
         try:
             pa.parquet.read_schema(content)
         except (pa.ArrowException, ValueError) as error:
-            LOGGER.warning("%s: %s; it is passed over", file, error)
+            LOGGER.warning("%s: %s; it is skipped", file, error)
             return False
     return True
 

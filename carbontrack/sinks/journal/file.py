@@ -2,16 +2,16 @@
 
 Each change is one line, `crc32 json`, written by one `write`: `{"put": key, …}`, `{"drop": [key,
 …]}`, or `{"update": key, "record": …}`: the columns in which a record differs by now from the one
-that was put. An update needs the put only, not the updates before it. What many entries have in
-common is a line of its own before the first of them, `{"facts": name, …}`; they have that name.
+that was put. An update needs the put only, not the updates before it. The common part of many
+entries is a separate line before the first of them, `{"facts": name, …}`; they refer to that name.
 
 A killed process leaves at most one incomplete line, and readers skip every line with a wrong
 checksum. The lock (flock) of the open file shows that its process runs; the kernel releases it when
 the last process that has the file open ends, even by SIGKILL. Files are never mapped into memory:
 on a full disk that kills the program with SIGBUS, where `write` returns an error.
 
-What is found in the folder may be anything: nothing there is waited for, followed, or read beyond
-what a journal can be. What is no journal, or holds lines that are no entries, is set aside.
+The directory may contain anything: nothing there is waited for, followed, or read beyond the size
+limit of a journal. A file that is not a journal, or has lines that are not entries, is set aside.
 
 The functions in the first half read, write and lock single lines and files; `JournalFile` is built
 on them.
@@ -53,10 +53,10 @@ except ImportError:  # without flock nobody can tell whether the process of a jo
 LINE_LIMIT = 1 << 20
 """Bytes above which a line is not an entry."""
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
-"""Errors that say nothing about the file: no descriptor or memory is left, or a disk fails."""
+"""Errors that are not about the file: no descriptor or memory is left, or a disk fails."""
 
 _NOT_A_FILE = (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO, errno.EACCES, errno.EPERM)
-"""Errors that say that this user can never open it: a link, a folder, a socket, no permission."""
+"""Errors that mean this user can never open it: a link, a directory, a socket, no permission."""
 
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0)
@@ -65,7 +65,7 @@ APPEND = os.O_RDWR | os.O_APPEND | _FLAGS
 
 
 class NotAJournalError(Exception):
-    """What has the name of a journal cannot be understood, now or later; says why."""
+    """A file with the name of a journal cannot be read, now or later; with the reason."""
 
 
 class JournalFullError(OSError):
@@ -131,7 +131,7 @@ def lock(handle: int) -> bool:
 
 
 def is_locked(handle: int) -> bool:
-    """Whether another process holds the lock of an open file; a lock that fails says no."""
+    """Whether another process holds the lock of an open file; False if locking fails."""
     if not _HAS_LOCKS:
         return False
     try:  # together with others who look, and gone again when the caller closes the file
@@ -151,10 +151,10 @@ def wait_for_lock(handle: int) -> None:
 
 
 def open_to_read(path: Path) -> int:
-    """Open the journal of a process that may still run; what is no file is not waited for.
+    """Open the journal of a process that may still run; anything but a file is not waited for.
 
     Raises:
-        OSError: it cannot be opened, is no regular file, or is longer than a journal can be.
+        OSError: it cannot be opened, is not a regular file, or is longer than a journal can be.
     """
     handle = os.open(path, os.O_RDONLY | _AT_ONCE | _FLAGS)
     status = os.fstat(handle)
@@ -225,10 +225,10 @@ Entry = Mapping[str, Any]
 SIZE_LIMIT = 64 << 20
 """Bytes above which a journal accepts no further entry."""
 READ_LIMIT = 2 * SIZE_LIMIT
-"""Bytes above which a file is no journal."""
+"""Bytes above which a file is not a journal."""
 _KEY_LIMIT = 500_000
-"""Entries above which a file is no journal: so many records do not fit into one."""
-_NOT_REGULAR = "it is no regular file, or a huge one"
+"""Entries above which a file is not a journal: so many records do not fit into one."""
+_NOT_REGULAR = "it is not a regular file, or it is too large"
 COMPACT_ABOVE = 256 << 10
 """Bytes above which a file whose entries are mostly outdated is compacted."""
 
@@ -251,10 +251,10 @@ def _key_of(texts: object) -> Key | None:
 
 
 def _opened(path: Path) -> int | None:
-    """Open what may be a journal, whatever it is, without waiting; None if it cannot be for now.
+    """Open a possible journal, whatever it is, without waiting; None if that fails for now.
 
     Raises:
-        NotAJournalError: it is a link or a folder, for example.
+        NotAJournalError: it is a link or a directory, for example.
         OSError: for lack of descriptors, for example.
     """
     if not _HAS_LOCKS:
@@ -299,7 +299,7 @@ class JournalFile:
         path, size: the file, and how many bytes it has.
         bad_lines: how many lines could not be read when it was opened.
         foreign_lines: how many lines and entries are not ours: then the file is set aside.
-        on_set_aside: called with the path and the reason when that is done.
+            on_set_aside: called with the path and the reason when that is done.
         is_synced: whether entries also outlast a loss of power once `sync` was called for them:
             compaction then waits for the disk as well.
     """
@@ -343,7 +343,7 @@ class JournalFile:
         Also None if it has just been processed and deleted by another process.
 
         Raises:
-            NotAJournalError: it is something else, or nothing in it can be understood.
+            NotAJournalError: it is something else, or nothing in it can be read.
             OSError: it could not be opened, for lack of descriptors for example, or not be read.
         """
         handle = _opened(path)
@@ -420,7 +420,7 @@ class JournalFile:
         """Remove those of the keys that exist; how many.
 
         Raises:
-            OSError: it could not be written, and who opens the file later sees the keys again.
+            OSError: it could not be written, and later readers of the file see the keys again.
         """
         places = self._places
         known = [key for key in keys if key in places.entries]
@@ -545,7 +545,7 @@ class JournalFile:
 
 
 def _replay(places: Places, entry: dict[str, Any], offset: int, length: int) -> bool:
-    """Take over an entry of a line; False if it is none."""
+    """Add the entry of a line; False if it is not one."""
     dropped = entry.get("drop")
     if isinstance(dropped, list):
         for gone in dropped:
@@ -580,14 +580,14 @@ def _ended(handle: int, line: bytes, size: int) -> int:
 
 
 def _put_away(file: JournalFile) -> None:
-    """Delete a journal without live keys, or set it aside where it holds what is not ours."""
+    """Delete a journal without live keys, or set it aside if it has foreign lines."""
     if not file.foreign_lines:
         remove(file.path)
     elif set_aside(file.path) is not None and file.on_set_aside is not None:
         file.on_set_aside(file.path, FOREIGN)
 
 
-FOREIGN = "there are lines in it that are no entries of a journal"
+FOREIGN = "it contains lines that are not journal entries"
 
 
 def _draft_of(path: Path) -> Path:

@@ -1,8 +1,8 @@
 """The journal: checkpoints of open runs and undelivered records, kept for after a crash.
 
-Each process has a file of its own in the folder `journal` of the state directory, and holds its
-lock until it ends. What is left in it then is processed by exactly one other process. Nothing here
-raises in the measured program: what could not be kept is counted and logged.
+Each process has its own file in the directory `journal` of the state directory, and holds its lock
+until it exits. The remaining entries are then processed by exactly one other process. Nothing here
+raises in the measured program: records that could not be kept are counted and logged.
 """
 
 from __future__ import annotations
@@ -59,21 +59,21 @@ SEND = "send"
 _KEY_LENGTHS = {RUN: 2, CALL: 2, SEND: 3}
 """How many texts a key of each kind has; another version may have others."""
 LOOK_LIMIT = 256
-"""Files that one start looks at, however many there are."""
+"""The most files that one start reads."""
 
 OnUnreadable = Callable[[Path, OSError], None]
-"""Called with a journal, or the folder of all, that cannot be read, and the reason."""
+"""Called with a journal, or their directory, that cannot be read, and the reason."""
 OnSetAside = Callable[[Path, str], None]
-"""Called with what was no journal and has been set aside, and the reason."""
+"""Called with a file that is not a journal and was set aside, and the reason."""
 FOLDER = "journal"
-"""The folder of the journals, in the state directory."""
+"""The directory of the journals, in the state directory."""
 _RETRY_S = 30.0
 """Seconds until a state directory that could not be used is tried again."""
 _MAKE_ROOM_BY = 100
 """Records that are dropped at a time when the journal is full, oldest first."""
 _STALE_S = 86_400.0
 _MOST_FACTS = 32
-"""Facts that are remembered as written; older ones are written anew where a run still has them."""
+"""The most facts that are kept as written; older ones are written again if a run still has them."""
 
 
 Columns = Mapping[str, Any]
@@ -151,7 +151,7 @@ class Journal:
     ) -> None:
         self.state_dir = state_dir
         self.is_nowhere = state_dir.is_relative_to(os.devnull)
-        """Whether no folder was found for it, which has been said; nothing is kept then."""
+        """Whether no directory was found for it, which has been logged; nothing is kept then."""
         self._size_limit = size_limit
         self._clock = clock or SystemClock()
         self._procfs = procfs
@@ -197,10 +197,10 @@ class Journal:
         *,
         is_sum: bool = False,
     ) -> bool:
-        """Keep what an open run has used so far, in place of its last checkpoint.
+        """Keep the record of an open run so far, in place of its last checkpoint.
 
         `outputs` are the destinations of its record: absolute paths and URLs; `timeline` is for
-        the timeline files beside them; `is_sum`: it is the sum of short calls, not an open span.
+        the timeline files next to them; `is_sum`: it is the sum of short calls, not an open span.
         False if it could not be kept.
         """
         key = (RUN, record.record_id)
@@ -249,7 +249,7 @@ class Journal:
         self._drop([(CALL, call_id)])
 
     def has_others(self) -> bool:
-        """Whether there is anything in the folder of journals that is not of this process.
+        """Whether the directory of journals contains anything of another process.
 
         No more of it is looked at than that takes.
         """
@@ -306,9 +306,9 @@ class Journal:
     def close(self, *, keeps_runs: bool = False) -> None:
         """Close the file, and delete it if it is empty; a later entry creates another.
 
-        From then on an empty file is deleted at once, as nobody will close it. While there are
-        other users of the journal, only an empty file is closed. `keeps_runs`: a file with a run in
-        it stays open, as another thread may be about to say that it is finished.
+        From then on an empty file is deleted at once, because it will not be closed. While there
+        are other users of the journal, only an empty file is closed. `keeps_runs`: a file with a
+        run in it stays open, because another thread may be about to finish it.
         """
         try:
             self._others.pop()
@@ -337,8 +337,8 @@ class Journal:
             reason = failure.strerror or str(failure)
             self._warnings.warn(
                 str(failure.errno),
-                f"the journal in {self.state_dir} cannot be written: {reason}; what is not yet "
-                f"delivered would be lost if this process were killed now",
+                f"the journal in {self.state_dir} cannot be written: {reason}; records that are "
+                "not yet delivered would be lost if this process were killed now",
             )
         return failure is None
 
@@ -383,7 +383,7 @@ class Journal:
             self._warnings.warn(
                 "full",
                 f"the journal in {self.state_dir} is full; {self.lost_records} records that could "
-                f"not be delivered have been given up so far, oldest first",
+                "not be delivered have been discarded so far, oldest first",
             )
             file.put_lines({key: line})
 
@@ -401,13 +401,13 @@ def leftover_journals(
     most: int | None = None,
     is_known: Callable[[Path], bool] = lambda _: False,
 ) -> Iterator[JournalFile]:
-    """The journals of processes that have ended, each locked until the caller closes it.
+    """The journals of processes that have exited, each locked until the caller closes it.
 
-    However many processes ask at once, each journal is given to one of them only. Each takes a
-    descriptor: close one before you ask for the next. One that cannot be read goes to
-    `on_unreadable`, and what is no journal is set aside and goes to `on_set_aside`; by default to
-    the log. `is_known` passes over a file. With `most`, only so many files are looked at, each time
-    from another one on: those that cannot be worked off do not always come first.
+    However many processes call this at once, each journal is given to only one of them. Each takes
+    a descriptor: close one before you request the next. `on_unreadable` is called with one that
+    cannot be read, and `on_set_aside` with a file that is not a journal and was set aside; by
+    default both are logged. `is_known` passes over a file. With `most`, only so many files are
+    looked at, each time from another one on: so that unprocessable ones do not always come first.
     """
     warnings, aside = RateLimitedLog(clock), SetAside()
     report = on_unreadable or partial(warn_unreadable, warnings)
@@ -439,7 +439,7 @@ def leftover_journals(
 
 
 def _acquired(path: Path, on_set_aside: OnSetAside) -> JournalFile | None:
-    """The journal, if its process has ended; what is none is set aside.
+    """The journal, if its process has exited; a file that is not a journal is set aside.
 
     Raises:
         OSError: it cannot be read, or not be set aside.
@@ -474,9 +474,9 @@ def _names_in(place: Path, most: int | None) -> list[str]:
 
 
 def warn_unreadable(warnings: RateLimitedLog, path: Path, error: OSError) -> None:
-    """Warn of a journal that cannot be read, or of their folder."""
+    """Warn of a journal that cannot be read, or of their directory."""
     reason = error.strerror or str(error)
-    warnings.warn(str(error.errno), f"{path} cannot be read: {reason}; its entries stay in it")
+    warnings.warn(str(error.errno), f"{path} cannot be read: {reason}; its entries are kept in it")
 
 
 def queued(file: JournalFile, output: str, limit: int) -> list[Record]:
@@ -516,7 +516,7 @@ def _numbers_of(record: Record) -> Iterator[float]:
 
 
 def _line(key: Key, record: Record, entry: dict[str, Any]) -> bytes:
-    """The entry of a record as a line, cut if the record is longer than readers take."""
+    """The entry of a record as a line, cut if the record is longer than readers accept."""
     line = entry_line(key, {"record": sparse(record), **entry})
     if len(line) <= RECORD_LIMIT:
         return line
@@ -545,7 +545,7 @@ def changes(first: Record, record: Record) -> dict[str, Any]:
 
 
 def folder(state_dir: Path, *, create: bool = True) -> Path:
-    """The folder of the journals, which only this user may read.
+    """The directory of the journals, which only this user may read.
 
     Raises:
         OSError: it cannot be created, belongs to another user, or is a link.
@@ -567,7 +567,7 @@ def _own_name(procfs: Path) -> str:
 
 
 def has_journals(state_dir: Path, own: str | None = None) -> bool:
-    """Whether there is anything in the folder of journals whose name does not begin with `own`."""
+    """Whether the directory of journals contains anything whose name does not begin with `own`."""
     try:
         with os.scandir(folder(state_dir, create=False)) as entries:
             return any(own is None or not entry.name.startswith(own) for entry in entries)

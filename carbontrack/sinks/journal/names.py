@@ -1,7 +1,7 @@
 """The names of journals, by which they are found, and what is done with them by name.
 
 A name has the boot, the id of the process and its start, so that a child finds the journals of its
-ancestors without listing a folder in which thousands of others may lie.
+ancestors without listing a directory that may contain thousands of others.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from carbontrack.system.interrupts import pass_on
 SUFFIX = ".journal"
 DRAFT_SUFFIX = ".draft"
 MORE_SUFFIX = ".more"
-"""The ending of an empty file which says that a process has journals beyond the numbered ones."""
+"""The ending of an empty file that marks a process with journals beyond the numbered ones."""
 NUMBERED = 4
-"""Journals of one process that are numbered, so that others find them without listing a folder."""
+"""Journals of one process that are numbered, so that others find them without a listing."""
 ASIDE_FOLDER = "journal-set-aside"
-"""The folder, beside that of the journals, of what cannot be understood."""
+"""The directory, next to that of the journals, for files that cannot be read."""
 
 
 def name_of(boot_id: str, pid: int, started_ticks: int) -> str:
-    """How the names of a process's journals begin, which is nobody else's on this boot."""
+    """The prefix of the names of a process's journals, unique on this boot."""
     return f"{boot_id[:8]}-{pid}-{started_ticks}"
 
 
 def journals_of(place: Path, boot_id: str, pid: int, started_ticks: int) -> list[Path]:
-    """The journals of a process in their folder, without a look at those of all others.
+    """The journals of a process in their directory, without listing all others.
 
     Raises:
         OSError: the folder cannot be read.
@@ -91,7 +91,7 @@ def has_more(path: Path) -> bool:
 
 
 def set_aside(path: Path) -> Path | None:
-    """Move what is no journal out of the folder of journals, whatever it is; to where.
+    """Move a file that is not a journal out of the directory of journals; returns its new path.
 
     None if another process was faster.
 
@@ -113,7 +113,7 @@ def set_aside(path: Path) -> Path | None:
 
 
 class SetAside:
-    """What was found in place of journals: how many, and the first with its reason."""
+    """The files that are not journals: their number, and the first with its reason."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -125,12 +125,14 @@ class SetAside:
         self.first = self.first or (path, reason)
 
     def text(self) -> str | None:
-        """What is said of them; None if there are none."""
+        """The message about them; None if there are none."""
         if self.first is None:
             return None
         path, reason = self.first
-        what = "a file is no journal" if self.count == 1 else f"{self.count} files are no journals"
+        what = (
+            "a file is not a journal" if self.count == 1 else f"{self.count} files are not journals"
+        )
         return (
-            f"{what} that can be understood, and set aside in {path.parent.parent / ASIDE_FOLDER}; "
+            f"{what} that can be read; moved to {path.parent.parent / ASIDE_FOLDER}; "
             f"the first: {path.name}: {reason}"
         )

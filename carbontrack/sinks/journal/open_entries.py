@@ -1,4 +1,4 @@
-"""What is open in the journals of other processes of this host, for those that may be inside it.
+"""Open entries in the journals of this host's other processes, of which one may include this one.
 
 The journal of a running process is only read, never locked or changed.
 """
@@ -29,7 +29,7 @@ class OpenEntry(NamedTuple):
     Attributes:
         record_id: its record, or the record that the call will be in.
         started_at: when the record begins, as RFC 3339; "" for a call, which has none yet.
-        scope: whose energy its tracker counts.
+        scope: the scope of its tracker.
         pid_namespace: the inode of its process's pid namespace.
     """
 
@@ -40,7 +40,7 @@ class OpenEntry(NamedTuple):
 
 
 def open_entries(path: Path) -> list[OpenEntry]:
-    """What is open in a journal, oldest first; summed calls, which hold nothing, are not.
+    """The open entries of a journal, oldest first, without summed calls, which include nothing.
 
     Raises:
         OSError: it cannot be read, or is too long to be searched.

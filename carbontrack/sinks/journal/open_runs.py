@@ -3,8 +3,8 @@
 The journal of a running process is only read, never changed: its lock shows that the process runs.
 To find out whether it does without the lock, the boot id and the process id in the journal's name
 are compared with this boot, and with the time the process was started. A process of another pid
-namespace, as in another container that shares the state directory, has a number that is nobody's
-here or somebody else's; of its journal the lock is tried, for a moment and together with others.
+namespace, as in another container that shares the state directory, has a number that is unused here
+or belongs to another process; the lock of its journal is tried briefly, shared with other readers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from carbontrack.units import JOULES_PER_KWH
 from carbontrack.values import NamedTuple, Value
 
 _SLACK_S = 2.0
-"""How far a process's start, measured in clock ticks, may seem to be after its first line."""
+"""How much later than its first line a process may seem to have started, by clock ticks."""
 
 _MIN_INTERVAL_S = 0.05
 """Over a shorter time a difference is noise; the first checkpoint is written at the start."""
@@ -38,8 +38,8 @@ class OpenRun(Value):
     """A run that was open at its last checkpoint.
 
     Attributes:
-        pid: the process that measures it; None where it is in another pid namespace, whose numbers
-            mean nothing here.
+        pid: the process that measures it; None if it is in another pid namespace, whose numbers are
+            not valid here.
         record: its record as of the checkpoint.
         watts: between the last two checkpoints, or since the start of the run if there is only
             one; None where unknown.

@@ -1,9 +1,9 @@
-"""Recovery beside a program: a start's share of what others left, in a thread of its own.
+"""Recovery in the background: each start of a program recovers a share, in a separate thread.
 
-The thread waits first, as the start of a program is short, and takes a moment after each journal.
-Its share is bounded, so that a folder full of journals costs a program no more than a few: the
-next starts take the rest, and `carbontrack recover` takes all. A program that ends earlier gives
-the thread a moment.
+The thread waits first, so that short programs are not delayed, and pauses after each journal. Its
+share is bounded, so that a directory full of journals costs a program no more than a few: the next
+starts take the rest, and `carbontrack recover` takes all. A program that ends earlier waits a
+moment for the thread.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from carbontrack.system.forking import OwnThread, PerProcess, holding_forks
 from carbontrack.system.interrupts import pass_on
 
 DELAY_S = 1.0
-"""How long a program is left alone at its start."""
+"""The delay after the start of a program."""
 TAKE_LIMIT = 64
-"""Journals that one start works off."""
+"""The most journals that one start recovers."""
 AT_EXIT_S = 0.05
 """How long the end of a program goes on with it, beyond the record that is being written."""
 _PAUSE_S = 0.002
 _PERIOD_S = 30.0
 """The time after which a further tracker of the program counts as a start."""
 _PATIENCE_S = 1.0
-"""How long the end of the program waits for an output that does not answer."""
+"""How long the end of the program waits for an output that does not respond."""
 
 
 class PickUp:
@@ -56,7 +56,10 @@ class PickUp:
             pass_on(error)
 
     def hasten(self, *, at_exit: bool = False) -> None:
-        """Begin now, and wait until it is done; `at_exit`: with what can be done in a moment."""
+        """Start now, and wait until it is done.
+
+        `at_exit`: only as much as is possible in a moment.
+        """
         if at_exit:
             self._end_at_s = SystemClock.monotonic_s() + AT_EXIT_S
         self._go.set()
@@ -91,7 +94,7 @@ _pick_ups = PerProcess(_PickUps)
 
 
 def pick_up_later(state_dir: Path, *, is_ours: bool) -> None:
-    """Let a thread recover what killed processes left, unless one has done so a moment ago."""
+    """Start a thread that recovers records of killed processes, unless one has done so recently."""
     state = _pick_ups.get()
     before = state.by_folder.get(state_dir)
     if before is not None and SystemClock.monotonic_s() - before.began_at_s < _PERIOD_S:
@@ -103,7 +106,7 @@ def pick_up_later(state_dir: Path, *, is_ours: bool) -> None:
 
 
 def hasten(state_dir: Path) -> None:
-    """Wait for what was begun there: it puts the records of killed runs into their queues."""
+    """Wait for the started recovery, which puts the records of killed runs into their queues."""
     state = _pick_ups.state
     pick_up = None if state is None else state.by_folder.get(state_dir)
     if pick_up is not None:

@@ -1,7 +1,7 @@
-"""Where the lines of a journal are that still count: entries, their updates, and shared facts.
+"""The positions of a journal's live lines: entries, their updates, and shared facts.
 
-An entry may name facts, which it has in common with many others: they are a line of their own,
-before the first entry that names them.
+An entry may name facts that it shares with many others: they are a separate line, before the first
+entry that names them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Name = TypeVar("Name", Key, str)
 
 
 class SharedFacts(NamedTuple):
-    """What many entries have in common: its name in this process's journal, and its line."""
+    """The common part of many entries: its name in this process's journal, and its line."""
 
     name: str
     line: bytes

@@ -57,10 +57,10 @@ class Recovered(NamedTuple):
 
 
 def opener(*, is_ours: bool) -> OpenSink:
-    """How to open the outputs in a journal: those of plugins only if the folder is the user's.
+    """How to open the outputs in a journal: those of plugins only if the directory is the user's.
 
-    A folder of journals that a project's file has chosen may contain an address that the project
-    has put there, and a project may not hand an address to a plugin.
+    A directory of journals that a project's file has set may contain an address that the project
+    has put there, and a project may not pass an address to a plugin.
     """
     return sink_for if is_ours else _file_sink
 
@@ -68,8 +68,8 @@ def opener(*, is_ours: bool) -> OpenSink:
 def _file_sink(output: str) -> Sink:
     if plugin_of(output) is not None:
         raise SinkError(
-            f"{told(output)} is handed nothing from a state_dir that a project's file has chosen; "
-            "set state_dir in the environment or in your own config.toml"
+            f"{told(output)} receives nothing from a state_dir that a project's file has set; set "
+            "state_dir in the environment or in your own config.toml"
         )
     return sink_for(output)
 
@@ -81,7 +81,7 @@ def pick_up(
     most: int | None = None,
     goes_on: Callable[[int], bool] = bool,
 ) -> None:
-    """Recover beside a run: logs what was found, and never raises.
+    """Recover in the background of a run: logs the results, and never raises.
 
     `most` of the files are looked at. `goes_on` is asked after each record and each journal, with
     the number of journals so far, whether to go on; by default to the end.
@@ -113,7 +113,7 @@ def pick_up(
 
 
 def _told_of(state_dir: Path) -> OnUnreadable:
-    """What tells of journals that cannot be read, at the start of a run."""
+    """The log messages about journals that cannot be read, at the start of a run."""
     warnings = RateLimitedLog()
 
     def tell(path: Path, error: OSError) -> None:
@@ -138,9 +138,10 @@ def recover(
     A record whose output cannot be written goes to the file `instead`, if there is one.
 
     Processes that still run are left alone. However many processes call this at once, each record
-    is written by one of them. What cannot be written is retried the next time, and moved to a
-    dead-letter file after a week. A journal that cannot be read goes to `on_unreadable`, and what
-    is no journal is set aside and goes to `on_set_aside`; by default to the log.
+    is written by one of them. A record that cannot be written is retried the next time, and moved
+    to a dead-letter file after a week. `on_unreadable` is called with a journal that cannot be
+    read, and `on_set_aside` with a file that is not a journal and was set aside; by default both
+    are logged.
     """
     found: list[Recovered] = []
     for file in leftover_journals(
@@ -158,7 +159,7 @@ def recovered_from(
     instead: str | None = None,
     clock: Clock | None = None,
 ) -> Iterator[Recovered]:
-    """Work off one journal, and close it, also where the caller stops; what is left stays in it."""
+    """Process one journal, and close it, even if the caller stops; the rest stays in it."""
     now = (clock or SystemClock()).now_utc()
     with closing(file):
         try:
@@ -177,9 +178,9 @@ def recovered_from(
 def _end_runs(file: JournalFile) -> Iterator[Recovered]:
     """Turn each open run into undelivered records; yields those that need no file written.
 
-    A process may have been killed after it had finished a record and before it noted that. What
-    waits for an output is then the record itself, and stays; servers whose own is not there get
-    the same one. A file may have it already, and gets a row that yields to it.
+    A process may have been killed after it had finished a record and before it noted that. The
+    finished record itself then waits for an output, and stays; servers without one of their own get
+    the same one. A file may have it already, and gets a row that is superseded by it.
     """
     waiting = _waiting_by_id(file)
     for key in file.keys(RUN):
@@ -228,7 +229,7 @@ def _write_timeline(entry: Mapping[str, Any], outputs: Sequence[str]) -> None:
 
 
 def _is_place(output: str) -> bool:
-    """Whether it is a file by its full path: nobody knows where others began."""
+    """Whether it is a file with an absolute path: the start of a relative path is not known."""
     return is_file(output) and os.path.isabs(output)  # noqa: PTH117 - any text
 
 
@@ -251,7 +252,7 @@ def _records_to_write(file: JournalFile) -> Iterator[tuple[Key, Record]]:
 def _write_records(
     file: JournalFile, open_sink: OpenSink, instead: str | None
 ) -> Iterator[Recovered]:
-    """Write each record whose output is not a URL, or none that can be understood."""
+    """Write each record whose output is not a URL, or is not readable."""
     for key, record in _records_to_write(file):
         output = key[1]
         trouble = trouble_of_writing(record, output, open_sink)
@@ -267,7 +268,10 @@ def trouble_of_writing(record: Record, output: str, open_sink: OpenSink) -> str 
     if is_url(output):
         return trouble_of_address(output)
     if is_file(output) and not _is_place(output):
-        return f"{output!r:.200} is no full path, and the folder in which it began is not known"
+        return (
+            f"{output!r:.200} is not an absolute path, and the directory in which the run started "
+            "is not known"
+        )
     return _trouble_of(record, output, open_sink)
 
 
@@ -296,8 +300,8 @@ def _give_up(file: JournalFile, state_dir: Path, now: datetime) -> None:
         path = write_dead_letters(state_dir, key[1], [record], result, now=now)
         file.drop([key])
         LOGGER.warning(
-            "%s could not be written for a week; its records are set aside in %s, and tried again "
-            "by: carbontrack sync --dead-letters", told(key[1]), path
+            "%s could not be written for a week; its records were moved to %s; to try again, run: "
+            "carbontrack sync --dead-letters", told(key[1]), path
         )  # fmt: skip
 
 

@@ -1,1 +1,1 @@
-"""The relay of one host: it sends what ended processes have left, and what they hand to it."""
+"""The relay of one host: it sends the records that exited processes left, and those sent to it."""

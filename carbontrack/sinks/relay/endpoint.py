@@ -64,7 +64,7 @@ class Bounds(NamedTuple):
     """What an endpoint grants.
 
     Attributes:
-        connections: the most at a time; more are told to come back later.
+        connections: the most at a time; further ones are asked to come back later.
         memory_bytes: of all bodies that are there at a time.
         idle_s: how long a connection may stay without a request.
         request_s: how long a request may take, from its first byte until its body is there.
@@ -317,5 +317,5 @@ def listening(address: Address) -> socket.socket:
         pass_on(error)
         raise ConfigError(
             f"--listen {address[0]}:{address[1]}: {error.strerror or error}; another relay or "
-            "program may listen there: name another port"
+            "program may be using it: choose another port"
         ) from None

@@ -141,7 +141,9 @@ class Gathering:
         except OSError as error:
             pass_on(error)
             reason = error.strerror or str(error)
-            self._warnings.warn("room", f"{reason}; records of ended processes wait longer")
+            self._warnings.warn(
+                "room", f"{reason}; records of processes that have exited wait longer"
+            )
             self._round = None
         finally:
             self._outbox.flush()

@@ -1,7 +1,8 @@
 """State directories of other users, for a relay that runs as root.
 
-Root never reads what another user may have put into a folder. A process with the rights of the
-folder's owner, and no others, gathers what is there and hands it to the relay's own endpoint.
+Root never reads files that another user may have put into a directory. A process with only the
+rights of the directory's owner gathers the records there and sends them to the relay's own
+endpoint.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import RateLimitedLog
 
 AGAIN_S = 30.0
-"""Seconds between two looks into the folder of another user."""
+"""Seconds between two checks of another user's directory."""
 _AT_ONCE = 4
 _LONGEST_S = 120.0
-"""After so long a process is ended; what it had is still in its journals."""
+"""The time after which a process is terminated; its records are still in its journals."""
 _MOST_BYTES = 1 << 16
 
 
@@ -33,7 +34,7 @@ def is_of_another(folder: Path) -> bool:
 
 
 def _owner(folder: Path) -> int | None:
-    """Whose the journals in a state directory are; None where there are none."""
+    """The owner of the journals in a state directory; None if there are none."""
     try:
         status = (folder / FOLDER).lstat()
     except OSError as error:
@@ -71,7 +72,10 @@ class OtherUsers:
         self._looked_at_s: dict[Path, float] = {}
 
     def look(self, folders: Iterable[Path]) -> bool:
-        """Start what is due, and see what has ended; False if nothing runs. Does not wait."""
+        """Start processes that are due, and collect those that exited.
+
+        False if none runs. Does not wait.
+        """
         now_s = self._clock.monotonic_s()
         for folder, (process, began_s) in list(self._running.items()):
             if process.poll() is None and now_s - began_s > _LONGEST_S:
@@ -89,7 +93,7 @@ class OtherUsers:
         return bool(self._running)
 
     def end(self) -> None:
-        """End what still runs."""
+        """Terminate running processes."""
         for process, _ in self._running.values():
             process.terminate()
             process.wait()
@@ -121,7 +125,9 @@ class OtherUsers:
             )
         except (OSError, subprocess.SubprocessError) as error:
             pass_on(error)
-            self._warnings.warn("start", f"{folder}: no process with its owner's rights: {error}")
+            self._warnings.warn(
+                "start", f"{folder}: no process can run with its owner's rights: {error}"
+            )
             self._unfinished.add(folder)
             return
         self._running[folder] = process, now_s
@@ -137,14 +143,17 @@ class OtherUsers:
         if code == 0:
             return
         self._unfinished.add(folder)
-        why = "something still waits there"
+        why = "records are still waiting there"
         if not has_ended:  # one that could not be loaded ends with 1 as well
-            why = f"what gathers there has ended with {code}; can its owner load carbontrack?"
+            why = (
+                f"the process that gathers there exited with {code}; can its owner import "
+                "carbontrack?"
+            )
         self._warnings.warn("code", f"{folder}: {why}")
 
 
 def _said(process: subprocess.Popen[bytes]) -> bytes:
-    """What an ended process has printed: some lines of JSON."""
+    """The output of an exited process: some lines of JSON."""
     assert process.stdout is not None
     with process.stdout as output:
         return output.read(_MOST_BYTES)

@@ -1,4 +1,4 @@
-"""Whose process is at the other end of a connection on this machine, as the kernel says.
+"""The user of the process at the other end of a connection on this machine, from the kernel.
 
 Linux answers for one connection at a time (sock_diag(7)), so that it takes as long on a host with
 ten thousand of them.
@@ -34,8 +34,8 @@ Address = tuple[str, int]
 def uid_of_peer(ours: Address, theirs: Address) -> int | None:
     """The user whose process holds the other end of an open TCP connection on this machine.
 
-    `ours` and `theirs` are the two addresses as our end has them. None where the system does not
-    tell, or the other end is closed by now.
+    `ours` and `theirs` are the two addresses as our end has them. None if the system does not
+    report it, or the other end is closed.
     """
     try:
         return _asked(ours, theirs)
@@ -66,7 +66,7 @@ def _asked(ours: Address, theirs: Address) -> int | None:
 
 
 def can_tell() -> bool:
-    """Whether this system tells whose a connection is: it is asked about one of our own."""
+    """Whether this system reports the user of a connection, tested with one of this process."""
     try:
         with socket.create_server(("127.0.0.1", 0)) as server:
             here = server.getsockname()

@@ -1,6 +1,6 @@
-"""Requests to a relay's endpoint as they arrive: the head, read strictly, and who may ask.
+"""Requests to a relay's endpoint as they arrive: the head, parsed strictly, and access control.
 
-As much of HTTP/1.1 (RFC 9112) as senders of records use. Whatever is in doubt is refused: a body
+The part of HTTP/1.1 (RFC 9112) that senders of records use. Anything ambiguous is refused: a body
 without a length, two lengths, a request that a web page has made.
 """
 
@@ -16,7 +16,7 @@ from carbontrack.sinks.relay.rows import BODY_LIMIT, RefusedRequest
 from carbontrack.values import NamedTuple
 
 PATH = "/v1/records"
-"""Where records are posted."""
+"""The path for sending records."""
 HEAD_LIMIT = 16 << 10
 """Bytes of a request before its body."""
 _LENGTH_DIGITS = 12
@@ -45,26 +45,26 @@ def read_head(head: bytes) -> RequestHead:
     """The request that begins so, with the empty line at its end.
 
     Raises:
-        RefusedRequest: it is none, or one whose body has no certain end (400, 411, 505).
+        RefusedRequest: it is not a request, or its body has no certain end (400, 411, 505).
     """
     lines = head.decode("latin-1").split("\r\n")[:-2]
     parts = lines[0].split(" ") if lines else []
     if len(parts) != 3 or not parts[2].startswith("HTTP/"):
-        raise RefusedRequest(400, "this is no HTTP request")
+        raise RefusedRequest(400, "this is not an HTTP request")
     if parts[2] not in ("HTTP/1.1", "HTTP/1.0"):
-        raise RefusedRequest(505, "only HTTP/1.1 is spoken here")
+        raise RefusedRequest(505, "only HTTP/1.1 is supported")
     headers: dict[str, str] = {}
     for line in lines[1:]:
         name, colon, text = line.partition(":")
         key = name.lower()
         if not colon or not name or name != name.strip() or key in headers:
-            raise RefusedRequest(400, "a header cannot be read, or is there twice")
+            raise RefusedRequest(400, "a header cannot be read or is repeated")
         headers[key] = text.strip()
     if "transfer-encoding" in headers:
-        raise RefusedRequest(411, "the length of the body is wanted")
+        raise RefusedRequest(411, "Content-Length is required")
     length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit() and len(length) <= _LENGTH_DIGITS):
-        raise RefusedRequest(400, "the length of the body is no number")
+        raise RefusedRequest(400, "Content-Length is not a number")
     return RequestHead(
         parts[0],
         parts[1].partition("?")[0],
@@ -76,12 +76,12 @@ def read_head(head: bytes) -> RequestHead:
 
 
 class Doorkeeper:
-    """Who may hand records to the relay.
+    """Decides who may send records to the relay.
 
     Args:
-        tokens: one of these is wanted, if there are any; from any user of this machine then.
+        tokens: one of these is required, if there are any; then from any user of this machine.
         users: else, the users whose processes may; None: all of this machine.
-        find_user: finds out whose a connection is.
+        find_user: finds the user of a connection.
     """
 
     def __init__(
@@ -108,15 +108,15 @@ class Doorkeeper:
         if "origin" in head.headers or not _is_here(host):
             raise RefusedRequest(403, "only programs of this machine may post here, not web pages")
         if head.path != PATH:
-            raise RefusedRequest(404, f"records are posted to {PATH}")
+            raise RefusedRequest(404, f"send records to {PATH}")
         if head.method != "POST":
-            raise RefusedRequest(405, "records are posted")
+            raise RefusedRequest(405, "send records with POST")
         self._check_sender(head, user)
         if head.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-            raise RefusedRequest(415, "records are sent as application/json")
+            raise RefusedRequest(415, "send records as application/json")
         if head.length > BODY_LIMIT:
             raise RefusedRequest(
-                413, f"{head.length} bytes in one request, of at most {BODY_LIMIT}"
+                413, f"{head.length} bytes in one request; the limit is {BODY_LIMIT}"
             )
 
     def _check_sender(self, head: RequestHead, user: int | None) -> None:
@@ -126,7 +126,7 @@ class Doorkeeper:
         if any(is_known):
             return
         if self._hashes and self._users == frozenset():
-            raise RefusedRequest(401, "a token of the relay is wanted")
+            raise RefusedRequest(401, "the relay's token is required")
         if self._users is not None and user not in self._users:
             raise RefusedRequest(403, "this relay takes records of another user")
 

@@ -46,11 +46,13 @@ def checked_rows(body: bytes) -> list[Row]:
     try:
         rows = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        raise RefusedRequest(400, "the body is no JSON") from None
+        raise RefusedRequest(400, "the body is not JSON") from None
     if not isinstance(rows, list):
-        raise RefusedRequest(400, "the body is no JSON array of records")
+        raise RefusedRequest(400, "the body is not a JSON array of records")
     if len(rows) > MOST_RECORDS:
-        raise RefusedRequest(413, f"{len(rows)} records in one request, of at most {MOST_RECORDS}")
+        raise RefusedRequest(
+            413, f"{len(rows)} records in one request; the limit is {MOST_RECORDS}"
+        )
     for number, row in enumerate(rows):
         trouble = _trouble_of(row)
         if trouble is not None:
@@ -65,12 +67,12 @@ def _refuse_constant(name: str) -> NoReturn:
 def _trouble_of(row: object) -> str | None:
     """Why this is no record; None if it is one."""
     if not isinstance(row, dict):
-        return "it is no JSON object"
+        return "it is not a JSON object"
     try:
         record = Record.from_row(row)
         numbers = (getattr(record, name) for name in NUMBER_COLUMNS)
         if not all(math.isfinite(number) for number in numbers if number is not None):
-            return "a number is not finite"
+            return "a number in it is not finite"
         if not all(getattr(record, name) for name in REQUIRED):
             return f"one of {', '.join(REQUIRED)} is empty"
         if len(json_line(row)) > LINE_LIMIT:

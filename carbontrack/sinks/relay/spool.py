@@ -1,6 +1,6 @@
 """Records that a relay has accepted, kept on disk until the server has them.
 
-They lie in journals as any process has one, so that whoever comes after a killed relay finds and
+They are in journals like those of any process, so that the successor of a killed relay finds and
 sends them: another relay, `carbontrack sync`, or a program with the same output. New records go to
 one file, while the thread that sends works on others: neither waits for the other.
 """
@@ -31,7 +31,7 @@ class Spool:
     """The records that wait for one address.
 
     Args:
-        state_dir: where the journals lie.
+        state_dir: the state directory with the journals.
         url: the address.
         limit_bytes: how much they may take on disk.
         clock: the time source.
@@ -48,7 +48,7 @@ class Spool:
         self._lock = threading.Lock()
         self._taking: JournalFile | None = None
         self._since_s = float("-inf")
-        """When the first of the records came that nobody has looked at yet."""
+        """When the first record arrived that has not been processed yet."""
         self._closed: list[RelayedQueue] = []
 
     def add(self, batches: Sequence[Sequence[Row]]) -> list[RefusedRequest | None]:
@@ -70,7 +70,7 @@ class Spool:
             return answers
 
     def queues(self, *, enough: int, within_s: float) -> list[Queue]:
-        """What can be sent now: new records once they are enough, or have waited long enough.
+        """Records to send now: new ones once there are enough, or they have waited long enough.
 
         For the one thread that sends, which alone may use the queues.
         """
@@ -124,7 +124,9 @@ class Spool:
             lines = self._lines(file, rows)
             wanted = sum(map(len, lines.values()))
             if self._size() + wanted > self._limit_bytes:
-                return RefusedRequest(503, "the relay's space is full", retry_after_s=_RETRY_FULL_S)
+                return RefusedRequest(
+                    503, "the relay's storage is full", retry_after_s=_RETRY_FULL_S
+                )
             if lines:
                 file.put_lines(lines)
         except OSError as error:

@@ -100,7 +100,7 @@ def test_a_dead_package_is_modelled_from_the_beginning(tmp_path, seconds):
     assert (row["cpu_basis"], row["coverage"]) == ("modelled", 1.0)
     assert "stands_still:1" in row["faults"]
     if seconds > 1.0:  # the message is logged by a tick, or at the end
-        assert row["said"].count("has stood still") == 1
+        assert row["said"].count("has not changed for") == 1
 
 
 @pytest.mark.skipif(

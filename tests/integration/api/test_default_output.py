@@ -193,7 +193,7 @@ def test_the_config_folder_of_another_user(tmp_path: Path, state: Path) -> None:
 
     assert (done.returncode, done.stdout) == (0, "ran 1\n"), done.stderr
     assert done.stderr.count("UserWarning: carbontrack: ") == 1
-    assert "settings in it are not used" in done.stderr
+    assert "its settings are not used" in done.stderr
 
 
 @pytest.mark.parametrize("how", ["argument", "environment"])

@@ -127,7 +127,7 @@ def test_the_doctor_shows_what_a_plug_replaces_and_why_one_is_not_used(run, tmp_
 
     assert [meter["id"] for meter in findings["meters"]] == ["plug:watts"]
     reasons = {refusal["id"]: refusal["reason"] for refusal in findings["refused"]}
-    assert reasons["rapl:package-0"] == "left out, since plug:watts counts the same energy"
+    assert reasons["rapl:package-0"] == "left out, because plug:watts counts the same energy"
     assert "absent does not answer" in reasons["plug:absent"]
     assert any("plug:absent is not used" in note for note in findings["notes"])
     assert findings["settings"]["meter_plugins"]["value"] == ["plug:…", "plug:…"]

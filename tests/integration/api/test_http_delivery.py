@@ -399,7 +399,7 @@ def test_a_black_hole_holds_nobody_up(tmp_path: Path) -> None:
 
     assert float(ran.stdout) <= 2.0
     (sentence,) = said(ran.stderr)
-    assert sentence.startswith(f"{receiver.url}: no answer by the end of the program; ")
+    assert sentence.startswith(f"{receiver.url}: no answer before the program ended; ")
     assert before == set()
     assert (done.delivered, done.remaining) == (20, 0)
     assert receiver.record_ids == ids(20)

@@ -112,7 +112,7 @@ def test_a_tracker_of_ones_own_says_it_too(tmp_path: Path) -> None:
     """What is dropped while it measures, and what its close could not write."""
     lost, why = told_of(run(BY_HAND, tmp_path, "rows.csv", ROWS))
     assert lost == ROWS
-    assert "bytes fitted" in why  # of the header, in a file that was not there
+    assert "bytes could be written" in why  # of the header, in a file that was not there
 
 
 def test_each_output_has_its_number(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_a_wrong_token_is_said_once_and_put_right(tmp_path: Path) -> None:
         ran = run("-c", PROGRAM, receiver.url, "wrong-1a2b", folder=tmp_path)
         assert ran.returncode == 0
         (sentence,) = said(ran.stderr)
-        assert sentence.startswith(f"{receiver.url} refuses records (HTTP 401)")
+        assert sentence.startswith(f"{receiver.url} rejects records (HTTP 401)")
         assert "check the token (CARBONTRACK_HTTP_TOKEN)" in sentence
         assert "carbontrack sync --dead-letters" in sentence
         assert "wrong-1a2b" not in ran.stderr
@@ -176,7 +176,7 @@ def test_only_one_address(tmp_path: Path) -> None:
         assert (len(one.records), len(other.records)) == (1, 0)
         code, found = sync(tmp_path)
         assert (code, found["files"][0]["output"]) == (1, None)
-        assert "name it by --url" in found["files"][0]["trouble"]
+        assert "give it with --url" in found["files"][0]["trouble"]
         code, found = sync(tmp_path, "--url", other.url)
         assert (code, len(other.records)) == (0, 1)
         assert one.requests[0].headers["Authorization"] == f"Bearer {TOKEN}"
@@ -257,7 +257,7 @@ def test_a_link_among_dead_letters_is_not_followed(tmp_path: Path) -> None:
 
         ran = run("-c", PROGRAM, receiver.url, TOKEN, folder=tmp_path)
         assert ran.returncode == 0
-        assert "no dead letter" in ran.stderr
+        assert "they could not be set aside" in ran.stderr
     assert elsewhere.read_bytes() == before
     assert len(list((tmp_path / "state" / "journal").iterdir())) == 1
 

@@ -191,7 +191,7 @@ def test_what_is_not_measured_stands_in_the_first_line(doctor: Doctor, tmp_path:
 
     assert text.splitlines()[0].endswith(
         "CPU and memory modelled; nothing measured; "
-        "1 closed counter is taken to be like the others of its kind"
+        "1 closed counter is assumed to be like the others of its kind"
     )
     assert "rapl:package-1" in text.partition("Not used")[2]
     assert found["faults"] == {"zones_closed": 1}
@@ -255,7 +255,7 @@ def test_what_the_grids_interval_leaves_out_is_said_beside_it(doctor: Doctor) ->
     """For a table's figure of a country; a figure of one's own is not judged."""
     told = " ".join(doctor("--region", "FR").stdout.split())
     own = doctor("--region", "FR", CARBONTRACK_INTENSITY_G_PER_KWH="50").stdout
-    assert "0.63 to 1.73 times ours" in told
+    assert "0.63 to 1.73 times these" in told
     assert "flow-traced" not in own
 
 
@@ -403,7 +403,7 @@ def test_a_calibration_is_shown(doctor: Doctor, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "carbontrack", "calibrate", "50:110", "100:170"]
     subprocess.run(command, env=environ, cwd=tmp_path, check=True, capture_output=True, timeout=60)
     shown = " ".join(doctor().stdout.split())
-    assert "the wall draws 50.0 W + 1.200 x metered (calibrated with 2 readings)" in shown
+    assert "wall power is 50.0 W + 1.200 x metered (calibrated with 2 readings)" in shown
 
 
 def test_a_key_in_an_address_is_not_shown(doctor: Doctor) -> None:

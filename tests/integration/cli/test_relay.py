@@ -399,7 +399,7 @@ def test_an_owner_who_cannot_load_the_package_is_told_of(tmp_path):
             python=python,
         )
         assert (code, counts["delivered"]) == (1, 0)
-        assert "can its owner load carbontrack?" in relayed.stderr
+        assert "can its owner import carbontrack?" in relayed.stderr
         assert len(journals_in(state)) == 1
 
 

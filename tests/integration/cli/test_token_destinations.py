@@ -215,7 +215,7 @@ def test_a_repository_with_our_token_is_one_line_from_working(place: Path) -> No
     with Receiver(token=TOKEN) as team:
         project(place, f'output = ["runs.csv", "{team.url}?key=query-secret"]')
         refused = run(place / "repo", "-c", PROGRAM, CARBONTRACK_HTTP_TOKEN=TOKEN)
-        line = f"CARBONTRACK_OUTPUT=runs.csv,{team.url} in the environment, beside http_token"
+        line = f"CARBONTRACK_OUTPUT=runs.csv,{team.url} in the environment, next to http_token"
         assert refused.returncode == 1
         assert line in refused.stderr
         assert "query-secret" not in refused.stderr

@@ -121,7 +121,7 @@ def test_a_package_that_is_installed_is_shadowed_and_said_once(
     output, errors = as_codecarbon(tmp_path, sys.executable, "-c", child, path=installed)
 
     assert json.loads(output)["home"].startswith("carbontrack.")
-    assert errors.count("is not used: carbontrack stands in for it") == 1
+    assert errors.count("is not used: carbontrack replaces it") == 1
     assert str(installed) in errors
 
 
@@ -171,7 +171,7 @@ except RuntimeError as error:
         bare, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.stdout == f"the real one {installed}\n", done.stderr
-    assert "codecarbon is left as it is in this program" in done.stderr
+    assert "codecarbon is not replaced in this program" in done.stderr
 
 
 NOT_OFFERED = """
@@ -193,7 +193,8 @@ def test_what_is_not_offered_says_so(tmp_path: Path) -> None:
     """An ImportError, which a program may expect, with the reason; nothing is half there."""
     code = "from carbontrack.compat.codecarbon import install\ninstall()\ninstall()\n" + NOT_OFFERED
     lines = run(tmp_path, "-c", code).stdout.splitlines()
-    names = [line.partition(" is not offered: carbontrack stands in for")[0] for line in lines[:4]]
+    reason = " is not available: carbontrack replaces codecarbon"
+    names = [line.partition(reason)[0] for line in lines[:4]]
     assert names == [
         "codecarbon.core",
         "codecarbon.core",

@@ -117,7 +117,7 @@ def test_a_run_leaves_its_row_and_nothing_else(tmp_path: Path) -> None:
     assert (events, same_handlers) == ([], True)
     assert [path.name for path in work.iterdir()] == ["emissions.csv"]
     assert list((tmp_path / "home").iterdir()) == []
-    assert "allow_multiple_runs=False makes no lock file here" in done.stderr
+    assert "allow_multiple_runs=False creates no lock file here" in done.stderr
 
 
 def test_an_exception_leaves_a_row(tmp_path: Path) -> None:

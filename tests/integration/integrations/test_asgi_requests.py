@@ -360,7 +360,7 @@ def test_a_middleware_that_makes_tasks_is_said(caplog, is_inside):
         requests_of(app, "GET /", "GET /")
     assert names(bench) == {"GET /": 2}
     assert len(caplog.messages) == (0 if is_inside else 1)
-    assert is_inside or "Timing runs what is inside" in caplog.text
+    assert is_inside or "Timing runs the application" in caplog.text
 
 
 def test_names_and_routes_are_bounded():
@@ -394,6 +394,8 @@ def test_mistakes_are_said_when_the_application_is_made():
         CarbontrackMiddleware(ok_async, routes=True, regoin="FR")
     with pytest.raises(ConfigError, match="only with routes=True"):
         CarbontrackMiddleware(ok_async, region="FR")
+    with pytest.raises(ConfigError, match="no argument 'route'; did you mean 'routes'"):
+        CarbontrackMiddleware(ok_async, route=True, region="FR")
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -215,7 +215,7 @@ def test_labels_that_cannot_be_labels_are_refused_at_once(registry: CollectorReg
         with pytest.raises(carbontrack.ConfigError, match="label"):
             PrometheusSink(registry, labels)  # type: ignore[arg-type]
     PrometheusSink(registry)
-    with pytest.raises(carbontrack.ConfigError, match="one is enough"):
+    with pytest.raises(carbontrack.ConfigError, match="one sink is enough"):
         PrometheusSink(registry)
 
 
@@ -233,7 +233,7 @@ def test_a_failure_of_ours_leaves_the_metrics_of_the_program(
     registry.register(CarbontrackCollector(Broken()))  # type: ignore[arg-type]
     for _ in range(2):
         assert b"theirs_total 3.0" in generate_latest(registry)
-    assert caplog.text.count("what is live could not be exported") == 1
+    assert caplog.text.count("live values could not be exported") == 1
 
 
 def test_a_scrape_does_not_wait_for_a_reading(

@@ -84,7 +84,8 @@ class Server:
         name, *rest = command
         place = ["--bind", f"127.0.0.1:{self._port}"]
         if name == "uvicorn":
-            place = ["--port", str(self._port)]
+            # nobody reads what it prints before it ends, and a full pipe would stop it
+            place = ["--no-access-log", "--port", str(self._port)]
         self.process = subprocess.Popen(
             [sys.executable, "-m", name, *place, *rest],
             cwd=folder,

@@ -515,6 +515,16 @@ def test_2(): pass
     project.run("-x").assert_outcomes(failed=1)
 
 
+def test_the_table_begins_below_its_heading(project: Project) -> None:
+    """The blank line is above the heading, as for pytest's own sections."""
+    project.file("def test_it(): burn(5)")
+    lines = project.run_apart("--carbon", "--carbon-metric=reference").stdout.splitlines()
+    heading = next(n for n, line in enumerate(lines) if "= carbontrack =" in line)
+
+    assert lines[heading - 1] == ""
+    assert lines[heading + 1] != ""
+
+
 def test_switched_off_nothing_is_judged(project: Project) -> None:
     """CARBONTRACK_DISABLE makes it all a no-op, the fixture included."""
     project.file("""
@@ -526,6 +536,7 @@ def test_it(carbon):
     done = project.run_apart("--carbon", CARBONTRACK_DISABLE="1")
 
     assert "1 passed" in done.stdout
+    assert "carbontrack: off, CARBONTRACK_DISABLE is set; no budget is checked" in done.stdout
     assert "carbontrack ===" not in done.stdout
 
 

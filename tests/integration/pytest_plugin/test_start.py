@@ -154,7 +154,7 @@ def test_a_word_that_is_neither_true_nor_false_is_a_usage_error(
     """`carbon = maybe` is checked like every other value, and the error names its place."""
     project.ini(carbon=word)
     project.file("def test_it(): print('I RAN')\n")
-    refused(project.run_apart("-s"), f"ini carbon={word}: is neither true nor false")
+    refused(project.run_apart("-s"), f"ini carbon={word} is neither true nor false")
 
 
 @pytest.mark.parametrize("word", ["false", "no", "0"])

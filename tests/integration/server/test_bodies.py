@@ -56,7 +56,7 @@ BAD = {
     "NaN": b'[{"record_id":"x","duration_s":NaN}]',
     "too large a number": b'[{"record_id":"x","run_id":"r","name":"n","duration_s":1e999}]',
     "a huge whole number": b'[{"record_id":"x","pid":' + b"9" * 100_000 + b"}]",
-    "no array": b'{"record_id":"x"}',
+    "not an array": b'{"record_id":"x"}',
     "arrays in it": b"[[],[]]",
     "nothing": b"",
     "two arrays": b"[][]",

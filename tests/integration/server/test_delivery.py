@@ -115,7 +115,7 @@ def test_a_store_that_never_answers_does_not_keep_the_server(tmp_path: Path, sen
     assert code == 1
     assert answers[0].status_code == 503
     assert "Retry-After" in answers[0].headers
-    assert "what was not acknowledged is sent again" in said
+    assert "records that were not acknowledged will be sent again" in said
     assert "Traceback" not in said
 
 

@@ -121,7 +121,7 @@ def test_tables_of_others_are_refused(address: str):
     """Whose name is one of ours; others are left alone."""
     execute(address, "CREATE TABLE customers (name TEXT)")
     execute(address, "CREATE TABLE projects (title TEXT)")
-    with pytest.raises(ConfigError, match="'projects' that carbontrack has not made"):
+    with pytest.raises(ConfigError, match="'projects' that carbontrack did not create"):
         open_store(address)
     execute(address, "DROP TABLE projects")
     open_store(address).close()
@@ -180,8 +180,8 @@ def test_several_processes_make_one_store(address: str):
         ("sqlite:///team.db", "'team.db', 'sqlite:FILE' or"),
         ("mysql://root:secret@host/db", "cannot keep a store in mysql://host/db"),
         ("postgresq://u:secret@host/db", "did you mean 'postgresql'"),
-        ("postgresql://u:secret@host/db?sslmod=require", "none of libpq's"),
-        ("nowhere/team.db", "there is no folder"),
+        ("postgresql://u:secret@host/db?sslmod=require", "not one of libpq's"),
+        ("nowhere/team.db", "there is no directory"),
     ],
 )
 def test_addresses_of_no_store(address: str, reason: str):

@@ -365,7 +365,7 @@ def test_a_mistake_is_said_when_they_are_made():
     with pytest.raises(ConfigError, match="window_s"):
         NamedCalls(window_s=-1)
     for ignored in ({"budget": "3 g"}, {"on_exceed": "raise"}, {"name": "all"}):
-        with pytest.raises(ConfigError, match="is for blocks and functions"):
+        with pytest.raises(ConfigError, match="applies to blocks and functions"):
             NamedCalls(**ignored)
     off = NamedCalls(disable=True)
     assert off.is_off

@@ -57,9 +57,9 @@ def test_the_bar_tells_watts_grams_and_the_whole() -> None:
     assert paper.options == {"total": 10, "desc": "loop"}
     assert paper.n == 10
     assert paper.closed
-    assert paper.texts[0] == "100 W, 30.0 mg CO2e, about 300 mg in all"
-    assert paper.texts[2] == "100 W, 50.0 mg CO2e, 120 mg (112 to 128 mg) in all"
-    assert paper.texts[-1] == "100 W, 120 mg CO2e, 120 mg (120 to 120 mg) in all"
+    assert paper.texts[0] == "100 W, 30.0 mg CO2e, about 300 mg in total"
+    assert paper.texts[2] == "100 W, 50.0 mg CO2e, 120 mg (112 to 128 mg) in total"
+    assert paper.texts[-1] == "100 W, 120 mg CO2e, 120 mg (120 to 120 mg) in total"
     (record,) = bench.records
     assert (record.name, record.status, record.duration_s) == ("loop", "ok", pytest.approx(12.0))
 
@@ -213,4 +213,4 @@ def test_the_real_bar_shows_it() -> None:
             bench.clock.advance(1.0)
     last = stream.getvalue().rstrip().split("\r")[-1]
     assert last.startswith("train: 100%|")
-    assert "100 W, 40.0 mg CO2e, 40.0 mg (40.0 to 40.0 mg) in all" in last
+    assert "100 W, 40.0 mg CO2e, 40.0 mg (40.0 to 40.0 mg) in total" in last

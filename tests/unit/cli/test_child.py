@@ -56,6 +56,36 @@ def test_a_missing_command_is_127(tmp_path: Path) -> None:
         assert not end.started
 
 
+@pytest.mark.parametrize(
+    ("file", "command"), [("work.py", "python work.py"), ("simulate", "./simulate")]
+)
+def test_a_file_of_this_directory_is_offered(
+    file: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script without `python` in front, and a program without "./"."""
+    monkeypatch.chdir(tmp_path)
+    Path(file).touch()
+    end = obstacle([file])
+
+    assert end is not None
+    assert end.code == 127
+    assert str(end.error).endswith(
+        f"; for the file in this directory: carbontrack run -- {command}"
+    )
+
+
+def test_a_script_that_is_not_executable_is_given_to_python(tmp_path: Path) -> None:
+    """Where a path is given: it is not searched for."""
+    (script := tmp_path / "work.py").touch()
+    end = obstacle([str(script)])
+
+    assert end is not None
+    assert (end.code, end.error) == (
+        126,
+        f"{script} is not executable; write: carbontrack run -- python {script}",
+    )
+
+
 def test_what_is_there_but_cannot_be_executed_is_126(tmp_path: Path) -> None:
     """A file without permission, a directory, and a script whose interpreter is missing."""
     plain = tmp_path / "plain"

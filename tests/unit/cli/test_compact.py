@@ -83,7 +83,7 @@ def test_a_name_of_csv_restores(source, capsys):
     assert json.loads(capsys.readouterr().out)["records"] == 2
     assert (source.parent / "all.csv").read_bytes() == (source.parent / "back.csv").read_bytes()
     assert main(["compact", "archive", "--into", "back.csv"]) == 2
-    assert "it is there already" in capsys.readouterr().err
+    assert "it exists already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -91,11 +91,11 @@ def test_a_name_of_csv_restores(source, capsys):
     [
         (["nowhere.csv", "--into", "archive"], "nowhere.csv: No such file or directory"),
         (["runs.txt", "--into", "archive"], "known endings are .csv, "),
-        (["runs.timeline.jsonl", "--into", "archive"], "holds timelines"),
-        (["empty", "--into", "archive"], "empty holds no file that ends in .csv"),
-        (["runs.csv", "--into", "."], "something else than an archive"),
-        (["runs.csv", "--into", "no/archive"], "there is no folder no"),
-        (["runs.csv", "--into", "no/x.csv"], "there is no folder no"),
+        (["runs.timeline.jsonl", "--into", "archive"], "contains timelines"),
+        (["empty", "--into", "archive"], "empty contains no file that ends in .csv"),
+        (["runs.csv", "--into", "."], "something other than a carbontrack archive"),
+        (["runs.csv", "--into", "no/archive"], "there is no directory no"),
+        (["runs.csv", "--into", "no/x.csv"], "there is no directory no"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_made(source, capsys, arguments, said):

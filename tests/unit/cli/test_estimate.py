@@ -61,7 +61,7 @@ def test_the_making_says_what_of_a_server_is_not_in_it(capsys: pytest.CaptureFix
         (["--gpu", "A10O", "--hours", "1", "--region", "FR"], "did you mean"),
         (["--gpu", "A100", "--region", "FR"], "hours"),
         (["--power-w", "3", "--hours", "1"], "give --region or --intensity; one of them is needed"),
-        (["--hours", "1", "--region", "FR"], "needs --power-w, or the name of a gpu or cpu"),
+        (["--hours", "1", "--region", "FR"], "needs --power-w, or hardware: --gpu or --cpu"),
         (["--power-w", "3", "--hours", "-1", "--region", "FR"], "--hours -1.0 is not"),
         (["--power-w", "3", "--hours", "x", "--region", "FR"], "--hours"),
         (["--power-w", "3", "--hours", "1", "--region", "Frnce"], "FR"),

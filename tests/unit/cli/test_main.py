@@ -51,6 +51,7 @@ def test_every_command_explains_itself(
     ("words", "usage", "says"),
     [
         (["regions", "FR", "--yeer", "2"], "regions", "no option --yeer; did you mean '--year'?"),
+        (["report", "--format", "statment"], "report", "sci; did you mean 'statement'?"),
         (["top", "all"], "top", "one argument too many: 'all'"),
         (["report", "--qwxyz=1"], "report", "there is no option --qwxyz\n"),
         (["when", "--huors", "4"], "when", "no option --huors; did you mean '--hours'?"),
@@ -81,7 +82,11 @@ def test_a_wrong_setting_is_bad_usage_and_one_line(capsys: pytest.CaptureFixture
     """No traceback for a mistake in the command line."""
     assert main(["run", "--scope", "galaxy", "--", "true"]) == 2
     shown = capsys.readouterr().err
-    assert shown == "carbontrack: argument scope='galaxy' is none of process, machine\n"
+    assert shown == "carbontrack: --scope 'galaxy' is none of process, machine\n"
+    assert main(["run", "--interval", "0", "--", "true"]) == 2
+    assert "carbontrack: --interval '0' is not a number" in capsys.readouterr().err
+    assert main(["run", "--output", "a.xlsx", "--", "true"]) == 2
+    assert "carbontrack: --output 'a.xlsx' is neither" in capsys.readouterr().err
 
 
 def test_a_command_is_needed_to_run(capsys: pytest.CaptureFixture[str]) -> None:

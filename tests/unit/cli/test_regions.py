@@ -64,10 +64,10 @@ def test_an_earlier_year_has_its_own_figures(capsys: Printed) -> None:
 
 
 def test_what_the_interval_leaves_out_stands_beside_it(capsys: Printed) -> None:
-    """With its size over all countries; for stack emissions alone no size is known."""
+    """With its size over all countries; for stack emissions only no size is known."""
     for place, said in (
         ("FR", "0.63 to 1.73"),
-        ("AU-NSW", "stack emissions alone"),
+        ("AU-NSW", "stack emissions only"),
         ("WORLD", None),
     ):
         assert main(["regions", place]) == 0

@@ -127,7 +127,7 @@ def nested_and_overlapping(path: Path) -> Path:
 
 
 SAID = [
-    "1 row (1.08 kJ) lies inside another in these files and is not added again.",
+    "1 row (1.08 kJ) is nested in another row of these files and is not added again.",
     "8 rows of scope machine on one host overlap and count once; 3.50 kWh of theirs are not added "
     "again.",
     "1 row names a parent in these files that ran on another host or at another time, and is "
@@ -263,7 +263,7 @@ def test_a_sum_says_what_its_runs_did_not_measure(
         assert json.loads(text)["uncounted"] == {"gpu_unmeasured": 2, "zones_closed": 1}
     else:
         assert "In 2 runs GPUs are not measured." in text
-        assert "In 1 run closed counters are taken to be like the others of their kind." in text
+        assert "In 1 run closed counters are assumed to be like the others of their kind." in text
 
 
 _CODECARBON = (

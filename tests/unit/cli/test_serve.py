@@ -31,7 +31,7 @@ def printed(capsys: Printed, *options: str) -> str:
     [
         (("--port", "66000"), "--port"),
         (("--store", "mysql://x/y"), "postgresql"),
-        (("--store", "gone/team.db"), "there is no folder"),
+        (("--store", "gone/team.db"), "there is no directory"),
         (("--new-token", "a b"), "project"),
         (("--new-token", "a", "--list"), "--new-token and --list"),
         (("--read",), "--new-token"),

@@ -230,11 +230,11 @@ def test_a_meter_of_another_component_is_named() -> None:
         ("reset:1;substituted:2", None),
         ("gpu_unmeasured:1", "1 GPU is not measured"),
         ("gpu_unmeasured:3;reset:1", "3 GPUs are not measured"),
-        ("zones_closed:1", "1 closed counter is taken to be like the others of its kind"),
+        ("zones_closed:1", "1 closed counter is assumed to be like the others of its kind"),
         (
             "gpu_unmeasured:1;source_failed:2;zones_closed:2",
             "1 GPU is not measured; 2 sources of meters failed; "
-            "2 closed counters are taken to be like the others of their kind",
+            "2 closed counters are assumed to be like the others of their kind",
         ),
     ],
 )

@@ -67,7 +67,7 @@ def test_a_person_reads_times_and_what_is_saved(capsys: Printed) -> None:
     [
         (["--hours", "4"], "--series FILE"),
         (["--hours", "-1", "--series", GB, "--from", "2026-03-01"], "hours"),
-        (["--hours", "5", "--series", GB, "--from", "2026-03-01", "--within", "4"], "no stretch"),
+        (["--hours", "5", "--series", GB, "--from", "2026-03-01", "--within", "4"], "no period of"),
         (["--hours", "5", "--series", GB, "--from", "soon"], "--from"),
         (["--hours", "5", "--series", "gone.csv"], "gone.csv"),
         (["--hours", "5", "--source", "ukcarbon"], "ukcarbon"),

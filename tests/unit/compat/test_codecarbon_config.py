@@ -173,7 +173,7 @@ def test_levels_and_preambles_are_those_of_the_logger(caplog: pytest.LogCaptureF
         log.set_preamble("mine")
         log.LOGGER.warning("%d g", 3)
         assert [r.getMessage() for r in caplog.records] == [
-            "log_level='loud' is no level, and is ignored",
+            "log_level='loud' is not a log level and is ignored",
             "[mine] 3 g",
         ]
     finally:

@@ -146,6 +146,12 @@ def test_a_misspelt_name_is_an_error_that_knows_better(
         settings(home, arguments, **variables)
 
 
+def test_a_name_that_is_like_no_other_says_where_the_names_are(home: Path) -> None:
+    """Such as an argument of another tool."""
+    with pytest.raises(UnknownSettingError, match="`carbontrack doctor --all` lists the settings"):
+        settings(home, {"country_iso_code": "DEU"})
+
+
 def test_a_misspelt_name_in_a_file_names_the_file(home: Path) -> None:
     """The path is half of the cure."""
     path = write_project(home, "[tool.carbontrack]\nregoin = 'FR'")
@@ -275,19 +281,19 @@ def test_a_read_only_directory_is_said_before_the_start(home: Path) -> None:
 def test_a_project_file_cannot_lead_a_token_away(home: Path, text: str) -> None:
     """A stranger's checkout neither names the address nor the journal that a token goes to."""
     write_project(home, f"[tool.carbontrack]\n{text}")
-    with pytest.raises(ConfigError, match="may not decide where a token goes") as caught:
+    with pytest.raises(ConfigError, match="may not decide where a token is sent") as caught:
         settings(home, CARBONTRACK_HTTP_TOKEN="hush")
     assert "hush" not in str(caught.value)
 
     write_user(home, "http_token = 'hush'")
-    with pytest.raises(ConfigError, match="may not decide where a token goes"):
+    with pytest.raises(ConfigError, match="may not decide where a token is sent"):
         settings(home)
 
 
 def test_a_project_file_cannot_put_its_token_beside_our_address(home: Path) -> None:
     """Our records would land in a stranger's account."""
     write_project(home, "[tool.carbontrack]\nhttp_token = 'theirs'")
-    with pytest.raises(ConfigError, match="may not decide where a token goes"):
+    with pytest.raises(ConfigError, match="may not decide where a token is sent"):
         settings(home, {"output": "https://ours.example/"})
 
 
@@ -308,12 +314,12 @@ def test_the_error_names_the_line_that_the_user_may_add(home: Path) -> None:
     write_project(home, "[tool.carbontrack]\noutput = ['a.csv', 'https://team.example/x?key=hush']")
     with pytest.raises(ConfigError) as caught:
         settings(home, CARBONTRACK_HTTP_TOKEN="t")
-    line = "CARBONTRACK_OUTPUT=a.csv,https://team.example/x in the environment, beside http_token"
+    line = "CARBONTRACK_OUTPUT=a.csv,https://team.example/x in the environment, next to http_token"
     assert line in str(caught.value)
     with pytest.raises(ConfigError, match=r"the argument output='a.csv,https://team.example/x'"):
         settings(home, {"http_token": "t"})
     write_user(home, "http_token = 't'")
-    with pytest.raises(ConfigError, match=r"output = 'a.csv,.*' in /.*/config.toml, beside"):
+    with pytest.raises(ConfigError, match=r"output = 'a.csv,.*' in /.*/config.toml, next to"):
         settings(home)
 
     named = {"CARBONTRACK_HTTP_TOKEN": "t", "CARBONTRACK_OUTPUT": "https://team.example/x"}
@@ -324,7 +330,7 @@ def test_the_error_names_the_line_that_the_user_may_add(home: Path) -> None:
 def test_a_project_file_cannot_choose_who_gets_the_live_token(home: Path, source: str) -> None:
     """Each service has tokens of its own, and ours may be for another one."""
     write_project(home, f"[tool.carbontrack]\nintensity_source = '{source}'")
-    with pytest.raises(ConfigError, match="may not decide where a token goes") as caught:
+    with pytest.raises(ConfigError, match="may not decide where a token is sent") as caught:
         settings(home, CARBONTRACK_LIVE_TOKEN="hush")
     assert f"CARBONTRACK_INTENSITY_SOURCE={source} in the environment" in str(caught.value)
     assert "hush" not in str(caught.value)

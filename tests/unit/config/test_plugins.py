@@ -81,7 +81,7 @@ def test_a_plugin_that_cannot_be_imported_is_an_error_where_it_would_write(tmp_p
 def test_a_project_file_cannot_hand_a_plugin_an_address(tmp_path: Path, text: str) -> None:
     """It may be a file of yours, or where a secret of the plugin would go."""
     write_project(tmp_path, text)
-    with pytest.raises(ConfigError, match="may name a plugin but not direct it"):
+    with pytest.raises(ConfigError, match="may name a plugin but not give it an address"):
         settings(tmp_path)
 
     mine = {"output": "lines:mine", "meter_plugins": "plug:mine"}

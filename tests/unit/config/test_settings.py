@@ -112,7 +112,7 @@ def test_what_people_write_is_understood(name: str, given: object, read: object)
         ("timeline", 2, "neither true nor false"),
         ("timeline", None, "neither true nor false"),
         ("output", "runs", "add a file name"),
-        ("output", "runs.timeline.jsonl", "the name of a file of timelines"),
+        ("output", "runs.timeline.jsonl", "reserved for files of timelines"),
         ("output", ".bashrc", "ends in .csv"),
         ("output", "ftp://example.org/x.csv", "http:// or https://"),
         ("output", "https://", "http:// or https://"),

@@ -165,7 +165,7 @@ def test_no_other_country_is_offered_for_what_resembles_none(written):
 )
 def test_an_unknown_name_is_told_how_to_find_the_known_ones(written):
     """With and without a near one."""
-    with pytest.raises(UnknownRegion, match="`carbontrack regions QUERY` lists the known ones"):
+    with pytest.raises(UnknownRegion, match="`carbontrack regions NAME` lists the known ones"):
         normalise(written)
 
 

@@ -707,7 +707,7 @@ def test_one_callback_for_two_trainings_at_once_is_said(
     train([callback], lambda: None)
     goes_on.set()
     thread.join()
-    assert caplog.text.count("give each of them a callback of its own") == 1
+    assert caplog.text.count("give each run a separate callback") == 1
 
 
 @pytest.mark.slow

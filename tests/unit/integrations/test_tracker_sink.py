@@ -156,7 +156,7 @@ def test_what_was_recovered_belongs_to_a_run_that_is_named(
         active.write(a_record(pid=os.getpid() + 1, status="recovered"))
     assert active.reports == []
     (said,) = caplog.records
-    assert "another one may be active" in said.getMessage()
+    assert "another run may be active" in said.getMessage()
     sink = ListSink(named=True)
     sink.write(a_record(pid=os.getpid() + 1, status="recovered"))
     sink.write(a_record(pid=os.getpid() + 1))
@@ -183,7 +183,7 @@ def test_the_end_does_not_wait_for_a_tracker_that_hangs() -> None:
     background = Background("the tracker", wait_s=0.05)
     background.do(goes_on.wait)
     background.do(goes_on.wait)
-    with pytest.raises(SinkError, match=r"did not answer within 0\.05 s; 2 reports") as told:
+    with pytest.raises(SinkError, match=r"did not respond within 0\.05 s; 2 reports") as told:
         background.close()
     assert told.value.lost_records == 2
     goes_on.set()
@@ -198,7 +198,7 @@ def test_a_report_that_fails_does_not_keep_back_the_next(caplog: pytest.LogCaptu
     background.do(lambda: done.append(3))
     background.close()
     assert done == [1, 3]
-    assert "the tracker did not take a report: ZeroDivisionError" in caplog.text
+    assert "the tracker did not accept a report: ZeroDivisionError" in caplog.text
 
 
 def test_a_forked_child_closes_nothing_of_its_parents() -> None:
@@ -234,4 +234,4 @@ def test_what_waits_for_a_slow_tracker_is_bounded(caplog: pytest.LogCaptureFixtu
     goes_on.set()
     background.close()
     assert done == list(range(90, 100))
-    assert caplog.text.count("the oldest are left out") == 1
+    assert caplog.text.count("the oldest are discarded") == 1

@@ -94,7 +94,7 @@ def test_a_dead_zone_among_those_that_are_read_is_no_part_of_the_sum(
         if second < found_at_s:
             meter.read_joules(float(second))
         else:
-            with pytest.raises(MeterReadError, match="rapl:package-2 stands still"):
+            with pytest.raises(MeterReadError, match="rapl:package-2 does not change"):
                 meter.read_joules(float(second))
     assert meter.fault_counts == {"stands_still": 1}
     for number in range(3):
@@ -387,7 +387,7 @@ def test_one_meter_and_modelled_ones_stay_as_they_are():
 def test_the_most_that_a_refused_board_uses_is_its_design_power_and_a_tenth(names, most_w):
     """Of the largest of those that there are; unknown is no bound, and is documented as none."""
     lost = Refusal("nvml:GPU-1", "it does not answer", fault="gpu_unmeasured")
-    other = Refusal("nvml:GPU-2", "it is not ours")
+    other = Refusal("nvml:GPU-2", "it is not used by this program")
     bounded = with_most_power((lost, other), names)
     assert bounded[0].most_w == (most_w and pytest.approx(most_w))
     assert bounded[1] == other

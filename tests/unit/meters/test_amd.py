@@ -283,7 +283,7 @@ def test_a_library_that_is_missing_or_does_not_start_is_a_refusal():
     smi.fails = {"amdsmi_init"}
     meters, _, (refusal,) = open_all(smi)
     assert meters == ()
-    assert "does not start" in refusal.reason
+    assert "cannot be started" in refusal.reason
 
 
 def test_closing_the_last_board_ends_the_thread():

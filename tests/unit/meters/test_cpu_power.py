@@ -214,7 +214,7 @@ def test_a_slice_of_a_host_of_a_known_family_is_its_part_of_the_packages():
 def test_a_twin_without_pro_stands_in_and_is_named():
     """The same design with the same power; one of its own has its own row."""
     twin = cpu_power(CpuFacts("AMD Ryzen 7 PRO 7840U w/ Radeon 780M Graphics", siblings=16))
-    assert twin.how.startswith("ryzen 7 7840u, its twin: 28 W")
+    assert twin.how.startswith("ryzen 7 7840u, an equivalent part: 28 W")
     own = cpu_power(CpuFacts("AMD Ryzen 7 PRO 4750U with Radeon Graphics", siblings=16))
     assert own.how.startswith("ryzen 7 pro 4750u: ")
 

@@ -156,7 +156,7 @@ def test_two_sockets_of_altra_are_both_counted_or_neither(tmp_path):
     found = hwmon_meters(tmp_path, ALL)
     assert (found.meters, found.covered) == ((), frozenset())
     assert faults(found) == {"hwmon:ampere-1": "zones_closed"}
-    assert "hwmon:ampere-0: hwmon:ampere-1 beside it cannot be read" in reasons(found)
+    assert "hwmon:ampere-0: hwmon:ampere-1, next to it, cannot be read" in reasons(found)
 
 
 def test_one_of_two_labels_is_no_processor(tmp_path):
@@ -217,7 +217,7 @@ def test_an_acpi_meter_of_the_whole_machine_is_no_processor(tmp_path, label):
     grace(tmp_path, 0, label, 450)
     found = hwmon_meters(tmp_path, ALL)
     assert found.meters == ()
-    assert "what it contains is not known" in reasons(found)
+    assert "what it covers is not known" in reasons(found)
 
 
 # -- what any sensor may do --------------------------------------------------------------------

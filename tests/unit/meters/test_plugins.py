@@ -73,7 +73,9 @@ def test_a_meter_takes_the_place_of_ours_for_its_component(package: Packages) ->
     found = joined(["shunt"], rapl, dram)
 
     assert ids(found.meters) == ["rapl:dram-0", "shunt:cpu"]
-    assert reasons(found) == {"rapl:package-0": "left out, since shunt:cpu counts the same energy"}
+    assert reasons(found) == {
+        "rapl:package-0": "left out, because shunt:cpu counts the same energy"
+    }
     assert (rapl.closed, dram.closed) == (True, False)
     assert ids(make() for make in found.substitutes.values()) == ["model:ram", "model:cpu"]
 
@@ -171,8 +173,8 @@ def test_the_sensors_of_this_package_say_what_they_contain(tmp_path: Path) -> No
         ("return [meter('x', relative_uncertainty=None)]", "relative_uncertainty=None"),
         ("return [meter('x', close=None)]", "has no method close"),
         ("return [meter('x', read_joules=1)]", "read_joules=1; it must be a method"),
-        ("return [meter('x', low_j=0.0)]", "has low_j alone; it must have low_j and high_j"),
-        ("return [meter('x', covers='disk')]", "covers 'disk', which is none of cpu, gpu"),
+        ("return [meter('x', low_j=0.0)]", "has low_j only; it must have both low_j and high_j"),
+        ("return [meter('x', covers='disk')]", "covers 'disk', which is not one of cpu, gpu"),
         ("return [meter('x', covers=5)]", "the plugin failed: TypeError"),
         ("return [meter('x'), meter('x')]", "more than one meter 'x'"),
         ("return [meter('rapl:package-0')]", "more than one meter 'rapl:package-0'"),

@@ -74,7 +74,7 @@ def test_small_modules_cost_more_for_each_gib():
     many, few = ram_model(128.0, (4.0,) * 32, None), ram_model(128.0, (64.0,) * 2, None)
     assert power_w(many).best == pytest.approx(32 * MODULE_W.best + 128 * MODULE_W_PER_GIB.best)
     assert power_w(few).best == pytest.approx(2 * MODULE_W.best + 128 * MODULE_W_PER_GIB.best)
-    assert many.about == "128.0 GiB x 0.35 W (0.17 to 0.95); 32 DIMMs, 128 GiB in all"
+    assert many.about == "128.0 GiB x 0.35 W (0.17 to 0.95); 32 DIMMs, 128 GiB in total"
 
 
 def test_a_container_pays_for_its_share_of_the_modules():

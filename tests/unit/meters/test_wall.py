@@ -53,14 +53,14 @@ def test_the_interval_is_the_fits_own():
     [
         ([(45.0, 98.0)], "two readings at different loads"),
         ([], "two readings at different loads"),
-        ([(45.0, 98.0), (45.0, 99.0)], "too close to tell"),
-        ([(45.0, 98.0), (45.5, 99.0)], "too close to tell"),
-        ([(200.0, 298.0), (205.0, 305.0)], "too close to tell"),
+        ([(45.0, 98.0), (45.0, 99.0)], "too close together"),
+        ([(45.0, 98.0), (45.5, 99.0)], "too close together"),
+        ([(200.0, 298.0), (205.0, 305.0)], "too close together"),
         ([(50.0, 100.0), (100.0, 140.0)], "gain of 0.800"),
         ([(50.0, 60.0), (100.0, 130.0)], "constant of -10.0 W"),
-        ([(50.0, 60.0), (100.0, math.inf)], "no reading"),
-        ([(50.0, 60.0), (0.0, 20.0)], "no reading"),
-        ([(50.0, 60.0), (math.nan, 20.0)], "no reading"),
+        ([(50.0, 60.0), (100.0, math.inf)], "not a valid reading"),
+        ([(50.0, 60.0), (0.0, 20.0)], "not a valid reading"),
+        ([(50.0, 60.0), (math.nan, 20.0)], "not a valid reading"),
     ],
 )
 def test_readings_that_give_no_line_are_refused(readings, says):

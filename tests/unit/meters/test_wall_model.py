@@ -252,7 +252,7 @@ def test_it_is_there_only_if_asked_for(tmp_path, procfs):
     assert [meter.id for meter in asked] == [*(meter.id for meter in plain), MODEL_ID]
     rest = asked.meters[-1]
     assert (rest.component, rest.basis) == ("other", "assumed")
-    assert "x 225 W of design power at the wall" in rest.about
+    assert "x 225 W of design power, less what is metered" in rest.about
 
 
 def test_it_stands_beside_measured_components_as_well(tmp_path, procfs):
@@ -319,7 +319,7 @@ def test_a_guest_of_a_known_family_may_give_the_design_power(tmp_path, procfs):
         "siblings\t: 2\nflags\t: hypervisor\n"
     )
     found = find(tmp_path, procfs, models_wall=True, cpu_tdp_w=225.0)
-    assert "x 3.22 W of design power at the wall" in found.meters[-1].about
+    assert "x 3.22 W of design power, less what is metered" in found.meters[-1].about
 
 
 @pytest.mark.parametrize(("flags", "helps"), [("ht", True), ("hypervisor", False)])
@@ -330,7 +330,7 @@ def test_a_guest_is_not_told_to_load_a_module(tmp_path, procfs, flags, helps):
     found = find(tmp_path, procfs)
     refusal = next(refusal for refusal in found.refused if refusal.id == "rapl")
     assert ("modprobe" in (refusal.cure or "")) is helps
-    assert ("cannot be seen from inside a virtual machine" in refusal.reason) is not helps
+    assert ("not visible inside a virtual machine" in refusal.reason) is not helps
     assert found.hardware.is_guest is not helps
 
 
@@ -348,7 +348,9 @@ def test_a_desktop_or_laptop_is_refused(tmp_path, procfs, name, flags):
     """No such machine is among the published walls; a given design power changes nothing."""
     (procfs / "cpuinfo").write_text(f"model name\t: {name}\nsiblings\t: 2\nflags\t: {flags}\n")
     for tdp_w in (None, 95.0):
-        with pytest.warns(UserWarning, match="desktops and laptops, and the model is of servers"):
+        with pytest.warns(
+            UserWarning, match="desktop or laptop processor, and the model is for servers"
+        ):
             found = find(tmp_path, procfs, models_wall=True, cpu_tdp_w=tdp_w)
         assert MODEL_ID not in [meter.id for meter in found]
         refusal = next(refusal for refusal in found.refused if refusal.id == MODEL_ID)
@@ -363,7 +365,10 @@ def test_a_guest_has_its_share_of_its_hosts_wall(tmp_path, procfs):
     (procfs / "cpuinfo").write_text(f"{text}flags\t: fpu hypervisor\n")
     guest = find(tmp_path, procfs, models_wall=True).meters[-1]
     assert "x 7.031 W of design power" in guest.about
-    assert "of the host's wall, this guest's share by its part of that power" in guest.about
+    assert (
+        "of the host's wall power, this guest's share in proportion to its part of the design power"
+        in guest.about
+    )
     assert "host" not in alone.about
 
 

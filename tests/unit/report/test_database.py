@@ -59,8 +59,8 @@ def test_only_a_table_is_read_or_written(
     except sqlite3.OperationalError as error:  # an SQLite without full-text search
         pytest.skip(str(error))
     assert read(path) == ([], 1)
-    assert "no table, but a view or a virtual table" in caplog.text
-    with pytest.raises(ConfigError, match="no table, but a view"):
+    assert "a view or a virtual table, not a table" in caplog.text
+    with pytest.raises(ConfigError, match="a view or a virtual table"):
         SqliteSink(path)
 
 
@@ -167,7 +167,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, make: Callable[[Path]
         check=False,
         timeout=60.0,
     )
-    assert "it is no regular file" in ran.stderr
+    assert "it is not a regular file" in ran.stderr
 
 
 def test_a_trigger_that_never_ends_does_not_hold_a_writer(tmp_path: Path) -> None:

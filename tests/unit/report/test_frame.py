@@ -129,7 +129,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
         load([tmp_path / "none.csv"])
     with pytest.raises(ConfigError, match="known endings"):
         load([tmp_path / "runs.xlsx"])
-    with pytest.raises(ConfigError, match="holds no file"):
+    with pytest.raises(ConfigError, match="contains no file"):
         load([tmp_path])
 
 

@@ -324,7 +324,7 @@ def test_a_frame_without_double_counting_adds_up_to_the_report(tmp_path: Path) -
     assert tuple(once.columns) == tuple(every.columns)
     sums = "1.00 kWh"
     assert (
-        f"5 records, 1 of them inside others, 4 that overlap on a machine counted once: {sums}"
+        f"5 records, 1 of them nested in others, 4 that overlap on a machine counted once: {sums}"
         in (every._repr_html_())
     )
     assert f"4 records: {sums}" in once._repr_html_()

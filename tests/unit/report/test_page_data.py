@@ -13,6 +13,7 @@ from carbontrack.report.page_data import (
     MOST_BARS,
     bars,
     coarser,
+    grids,
     labels_of,
     over_time,
     places_of,
@@ -113,3 +114,20 @@ def test_labels_are_pairs_of_visible_texts() -> None:
     assert labels_of('{"a\u202eb": "c\\nd"}') == [["a\\u202eb", "c\\nd"]]
     assert labels_of("not JSON") == [["labels", "not JSON"]]
     assert labels_of("{}") == []
+
+
+def test_the_mean_of_equal_intensities_is_that_intensity(tmp_path: Path) -> None:
+    """329.65 g in every row is not 329.65000000000003 g, which a page would round up."""
+    kwh = [2.1e-7, 1.9e-8, 3.3e-7, 1.01e-7, 4.7e-9, 6.1e-8, 1.3e-7]
+    for count in range(1, len(kwh) + 1):
+        path = tmp_path / f"{count}.csv"
+        path.write_bytes(
+            HEADER
+            + b"".join(
+                record_line(a_record(n, energy_kwh=used, intensity_g_per_kwh=329.65).to_row())
+                for n, used in enumerate(kwh[:count])
+            )
+        )
+        frame = load([path], extra=["labels", *HOW]).frame
+
+        assert [row["g_per_kwh"] for row in grids(frame)] == [329.65]

@@ -220,7 +220,7 @@ DAMAGED = {
     "parent_id": ("4E+12", "rounded its parent_id"),
     "started_at": ("24.11.2026 03:00", "its started_at is '24.11.2026 03:00', not as in 2026"),
     "ended_at": ("11/24/2026 3:00", "its ended_at is '11/24/2026 3:00'"),
-    "duration_s": ("01. Mai", "column 'duration_s' cannot hold '01. Mai'"),
+    "duration_s": ("01. Mai", "column 'duration_s' cannot contain '01. Mai'"),
 }
 
 

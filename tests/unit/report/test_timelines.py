@@ -78,7 +78,7 @@ def test_a_report_does_not_take_timelines_for_records(tmp_path):
     output.write_text(json.dumps(a_record().to_row()) + "\n")
     loaded = load([tmp_path])
     assert (len(loaded.frame), loaded.skipped_lines) == (1, 0)
-    with pytest.raises(ConfigError, match="name the file of records beside it"):
+    with pytest.raises(ConfigError, match="name the file of records next to it"):
         load([timeline_path(output)])
 
 

@@ -15,7 +15,14 @@ from carbontrack.errors import ConfigError
 from carbontrack.interval import Interval, product
 from carbontrack.record import Record
 from carbontrack.report.frame import load
-from carbontrack.report.totals import COMMON, USUAL_UNCERTAINTY, RecordSums, Total, totals
+from carbontrack.report.totals import (
+    COMMON,
+    USUAL_UNCERTAINTY,
+    RecordSums,
+    Total,
+    key_column,
+    totals,
+)
 from carbontrack.sinks.csv_file import HEADER, record_line
 from tests.support.records import a_record
 
@@ -154,6 +161,17 @@ def test_every_sum_is_the_one_computed_record_by_record(tmp_path: Path) -> None:
         assert total.measured_share == pytest.approx(measured / whole)
         shares = (total.measured_share, total.modelled_share, total.assumed_share)
         assert sum(shares) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("by", "near"),
+    [("regoin", "did you mean 'region'?"), ("model", "did you mean 'label:model'?"), ("label", "")],
+)
+def test_a_grouping_that_is_none_names_the_nearest(by: str, near: str) -> None:
+    """A word that is no way of grouping is often the key of a label."""
+    with pytest.raises(ConfigError, match="cannot group by") as caught:
+        key_column(by)
+    assert str(caught.value).endswith(near or "label:KEY")
 
 
 def test_one_record_keeps_its_own_interval(tmp_path: Path) -> None:

@@ -71,8 +71,8 @@ def test_one_line_is_logged(caplog):
     with caplog.at_level(logging.WARNING), machine.bench.tracker.span("s"):
         machine.run(20.0, ticks=20)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "rapl:package-0 has stood still" in caplog.text
-    assert "model:cpu stands in" in caplog.text
+    assert "rapl:package-0 has not changed for" in caplog.text
+    assert "model:cpu replaces it" in caplog.text
 
 
 def test_a_counter_that_freezes_in_the_middle():

@@ -186,7 +186,7 @@ def test_a_full_journal_gives_up_the_oldest_and_counts(
     assert 0 < journal.lost_records < 1000
     assert len(kept) == 1000 - journal.lost_records
     assert kept[-1] == a_record(999)
-    assert f"{100} records that could not be delivered have been given up" in caplog.text
+    assert f"{100} records that could not be delivered have been discarded" in caplog.text
 
 
 def test_open_runs_are_not_given_up_for_room(tmp_path: Path) -> None:

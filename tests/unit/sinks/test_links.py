@@ -98,13 +98,13 @@ def in_a_circle(folder: Path) -> tuple[Path, str]:
     """Two links that lead to each other."""
     (folder / "a.csv").symlink_to("b.csv")
     (folder / "b.csv").symlink_to("a.csv")
-    return folder / "a.csv", "leads back to itself"
+    return folder / "a.csv", "points back to itself"
 
 
 def to_itself(folder: Path) -> tuple[Path, str]:
     """A link to itself."""
     (folder / "a.csv").symlink_to("a.csv")
-    return folder / "a.csv", "leads back to itself"
+    return folder / "a.csv", "points back to itself"
 
 
 @pytest.mark.parametrize("way", [in_no_folder, behind_no_folder, in_a_circle, to_itself])

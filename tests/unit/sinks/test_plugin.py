@@ -161,7 +161,9 @@ def test_a_record_that_is_neither_taken_nor_kept_is_a_loss(lines: Path) -> None:
     """Which whoever hands it over counts and says, without its address."""
     sink = sink_for(f"lines:{lines}")
     lines.with_suffix(".locked").touch()
-    with pytest.raises(SinkError, match=r"lines:… did not take a record: RuntimeError\('locked'\)"):
+    with pytest.raises(
+        SinkError, match=r"lines:… did not accept a record: RuntimeError\('locked'\)"
+    ):
         sink.write(a_record(1))
     assert repr(sink) == "PluginSink('lines:…')"
 
@@ -214,6 +216,6 @@ def test_a_journal_that_a_project_chose_hands_nothing_to_a_plugin(
     found = recover(tmp_path / "state", open_sink=opener(is_ours=False))
 
     assert [one.trouble is None for one in found] == [False, True]
-    assert "state_dir that a project's file has chosen" in str(found[0].trouble)
+    assert "state_dir that a project's file has set" in str(found[0].trouble)
     assert not lines.exists()
     assert [one.trouble for one in recover(tmp_path / "state")] == [None]

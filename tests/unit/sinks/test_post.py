@@ -44,7 +44,7 @@ def test_http_addresses_are_taken(url: str) -> None:
         ("https:///records", "name a host"),
         ("https://ada:hunter2@carbon.example/", "user name or password"),
         ("https://hunter2@carbon.example/", "token"),
-        ("https://carbon.example:port/", "cannot be read"),
+        ("https://carbon.example:port/", "is not a valid URL"),
         ("https://carbon.example/a b", "space"),
         ("https://carbon.example/a\x01b", "control character"),
         ("htps://carbon.example/?key=hunter2", "http:// or https://"),

@@ -179,7 +179,7 @@ def test_more_than_it_grants_is_told_to_come_back():
     with endpoint(kept, Bounds(memory_bytes=len(GOOD))) as address:
         assert answer_to(address, request(body_of(1, 2)))[0] == 503
         assert answer_to(address, request(GOOD))[0] == 204
-    kept.refusal = RefusedRequest(503, "the relay's space is full", retry_after_s=7)
+    kept.refusal = RefusedRequest(503, "the relay's storage is full", retry_after_s=7)
     with endpoint(kept) as address:
         status, headers = answer_to(address, request(GOOD))
         assert (status, headers["Retry-After"]) == (503, "7")

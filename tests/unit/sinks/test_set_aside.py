@@ -153,7 +153,7 @@ def test_a_start_tells_it_in_one_sentence(tmp_path: Path, caplog: pytest.LogCapt
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
 
     assert len(warnings) == 1
-    assert warnings[0].startswith("20 files are no journals that can be understood")
+    assert warnings[0].startswith("20 files are not journals that can be read")
     assert str(tmp_path / "state" / ASIDE_FOLDER) in warnings[0]
     assert len(list((tmp_path / "state" / ASIDE_FOLDER).iterdir())) == 20
 
@@ -164,7 +164,7 @@ def test_a_command_tells_it_too(tmp_path: Path, caplog: pytest.LogCaptureFixture
     for number in range(20):
         (place / f"{number}.journal").write_bytes(b"garbage\n")
     assert drain(tmp_path / "state") == []
-    assert [record.message[:25] for record in caplog.records] == ["20 files are no journals "]
+    assert [record.message[:26] for record in caplog.records] == ["20 files are not journals "]
 
 
 @pytest.mark.parametrize("kind", CONTENTS)

@@ -255,7 +255,7 @@ def test_what_cannot_be_done_is_said_before_anything_starts(given: Any, named: s
 
 def test_a_generator_cannot_be_stopped() -> None:
     """Its body and its consumer take turns; the error says what to do instead."""
-    with Bench() as bench, pytest.raises(ConfigError, match="inside of it"):
+    with Bench() as bench, pytest.raises(ConfigError, match="inside it"):
 
         @tracked(bench, "1 J")
         def items() -> Any:

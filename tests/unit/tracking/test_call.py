@@ -587,7 +587,7 @@ def test_calls_that_cannot_be_counted_any_more_are_said(caplog):
         bench.clock.advance(61.0)
         work()
     first, second = [record.getMessage() for record in caplog.records]
-    assert "work is called after its tracker was closed" in first
+    assert "work was called after its tracker was closed" in first
     assert "101 calls so far" in second
 
 

@@ -315,7 +315,7 @@ def test_a_call_inside_a_call_outlives_it(bench: Bench) -> None:
 
 
 def test_a_budget_counts_both_rows_of_its_span() -> None:
-    """The limit is that of the block, whichever row its energy is in."""
+    """The limit belongs to the block, whichever row its energy is in."""
     with Bench() as bench, pytest.MonkeyPatch.context():
         request = bench.tracker.span("request").open()
         with track("job", budget="250 J", tracker=bench.tracker):

@@ -153,7 +153,7 @@ def test_an_environment_that_takes_nothing_stops_nobody(caplog):
     propagator = Propagator(read=lambda: environment.record_id, write=write, identity=lambda: "")
     propagator.inject(1, "run-1")
     propagator.withdraw(1)
-    assert "could not be told" in caplog.text
+    assert "could not be passed" in caplog.text
     assert propagator.extract() == environment.record_id == "outer-1"
 
     refuses[0] = False

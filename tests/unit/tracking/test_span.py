@@ -723,7 +723,7 @@ def test_a_meter_whose_facts_become_impossible_raises_nothing(caplog):
         meter.said_s = None
         with bench.tracker.span("a") as span:
             bench.clock.advance(1.0)
-        assert "the figures of a record could not be made" in caplog.text
+        assert "the values of a record could not be computed" in caplog.text
         assert (span.record.status, span.record.energy_kwh) == ("ok", None)
         assert not span.is_open
         assert current_span() is None

@@ -262,7 +262,7 @@ def test_functions_of_the_main_program_go_to_workers_by_value(tmp_path):
 def test_a_tracker_and_a_span_say_why_they_are_not_pickled(act, bench):
     """And what to do instead, also inside of what somebody pickles."""
     with bench.tracker.span("a") as span:
-        for one, advice in ((bench.tracker, "Make it where"), (span, "Open one where")):
+        for one, advice in ((bench.tracker, "Create it where"), (span, "Open one where")):
             for whole in (one, [one]) if act is not copy.copy else (one,):
                 with pytest.raises(TypeError, match=f"cannot be pickled or copied: .*{advice}"):
                     act(whole)
@@ -277,7 +277,9 @@ def test_a_function_that_closes_over_a_tracker_is_refused_with_the_sentence(benc
     def work() -> object:
         return tracker.span("a")
 
-    with pytest.raises(TypeError, match=r"Make it where the work is done, with carbontrack\.auto"):
+    with pytest.raises(
+        TypeError, match=r"Create it where the work is done, with carbontrack\.auto"
+    ):
         cloudpickle.dumps(work)
     with pytest.raises(TypeError, match="a Tracker cannot be pickled"):
         cloudpickle.dumps(track(tracker=tracker)(lambda: 1))

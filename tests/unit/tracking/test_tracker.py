@@ -134,8 +134,8 @@ def test_a_log_handler_that_measures_does_not_hang(caplog):
         ("resolution_s", None, "resolution_s=None"),
         ("relative_uncertainty", float("nan"), "relative_uncertainty=nan"),
         ("read_joules", 5.0, "read_joules=5.0"),
-        ("high_j", 0.0, "has high_j alone; it must have low_j and high_j, or none"),
-        ("low", 0.5, "has low_j alone"),
+        ("high_j", 0.0, "has high_j only; it must have both low_j and high_j, or neither"),
+        ("low", 0.5, "has low_j only"),
         ("ends", float("nan"), "low_j=nan; it must be joules, 0 or more"),
     ],
 )

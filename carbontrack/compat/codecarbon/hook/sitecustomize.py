@@ -1,8 +1,8 @@
 """Each Python below `carbontrack run --as-codecarbon` runs this at its start.
 
-The folder of this file is the first of PYTHONPATH there. It waits for the first import of
-`codecarbon`, and loads nothing before. A `sitecustomize` of the program's own is run as it would
-be. This file is for any version of Python, as any may be started there.
+The directory of this file is the first in PYTHONPATH there. It waits for the first import of
+`codecarbon`, and loads nothing before. A `sitecustomize` of the program is run as usual. This file
+is for any version of Python, because any may be started there.
 """
 
 import os
@@ -10,10 +10,13 @@ import sys
 
 
 class _Door:
-    """Finds `codecarbon`: what carbontrack has in its place, where that is installed."""
+    """Finds `codecarbon`: replaced by carbontrack's, if that is installed."""
 
     def find_spec(self, name, path=None, target=None):  # noqa: ARG002
-        """The spec of `codecarbon`; None for all else, and where carbontrack is not installed."""
+        """The spec of `codecarbon`.
+
+        None for everything else, and if carbontrack is not installed.
+        """
         if name != "codecarbon":
             return None
         sys.meta_path.remove(self)
@@ -21,8 +24,8 @@ class _Door:
             from carbontrack.compat.codecarbon import aliases
         except ImportError as error:
             sys.stderr.write(
-                "carbontrack: codecarbon is left as it is in this program, as carbontrack cannot "
-                "be imported by " + str(sys.executable) + ": " + str(error) + "\n"
+                "carbontrack: codecarbon is not replaced in this program, because carbontrack "
+                "cannot be imported by " + str(sys.executable) + ": " + str(error) + "\n"
             )
             return None
         return aliases.put_in_front().find_spec(name)

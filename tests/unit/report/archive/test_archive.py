@@ -376,11 +376,11 @@ def test_a_preview_writes_nothing(tmp_path):
 def test_a_folder_of_other_things_is_left_alone(tmp_path):
     """Nothing is written among files that are not an archive's."""
     source = write_source(tmp_path / "source.csv", [a_record()])
-    with pytest.raises(ConfigError, match="something else than an archive"):
+    with pytest.raises(ConfigError, match="something other than a carbontrack archive"):
         compact([source], tmp_path)
     with pytest.raises(ConfigError, match="it is a file"):
         compact([source], source)
-    with pytest.raises(ConfigError, match="there is no folder"):
+    with pytest.raises(ConfigError, match="there is no directory"):
         compact([source], tmp_path / "no" / "archive")
     assert [path.name for path in tmp_path.iterdir()] == ["source.csv"]
 
@@ -388,7 +388,7 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path):
 def test_a_csv_file_is_never_replaced(tmp_path):
     """The name is one for a new file."""
     folder = archived(tmp_path, a_record())
-    with pytest.raises(ConfigError, match="it is there already"):
+    with pytest.raises(ConfigError, match="it exists already"):
         to_csv([folder], tmp_path / "source.csv")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["archive", "source.csv"]
 
@@ -408,7 +408,7 @@ def test_what_a_newer_version_has_written_is_refused(tmp_path):
         compact([tmp_path / "source.csv"], folder)
     assert contents_of(folder) == before
     parquet.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
-    with pytest.raises(ConfigError, match="carbontrack compact has not written it"):
+    with pytest.raises(ConfigError, match="it was not written by carbontrack compact"):
         compact([tmp_path / "other.parquet"], tmp_path / "new")
     (tmp_path / "other.parquet").write_bytes(b"no parquet at all")
     with pytest.raises(ConfigError, match=r"other\.parquet"):
