@@ -425,6 +425,7 @@ def test_an_ellipsis_stands_for_anything_and_nothing_else_does(
     ("shown", "printed", "same"),
     [
         ("energy 6.37 J (2.77 to 14.5 J), 99%", "energy 12 mJ (0.5 to 14 mJ), 100 %", True),
+        ("(<0.01 to 3.17)", "(0 to 6.22)", True),
         ("took 3 min 5 s, 1,200 rows", "took 0.4 s, 7 rows", True),
         (
             "host ea5edfb01d7f251a at 2026-11-29T02:45:16.56Z",
