@@ -178,7 +178,7 @@ def test_native_toml_takes_numbers_and_booleans(project: Project) -> None:
     assert str(result.stdout).count("RUN") == 3
 
     toml.write_text("[pytest]\ncarbon_repeat = 0\n")
-    refused(project.run_apart("-s"), "ini carbon_repeat=0: ")
+    refused(project.run_apart("-s"), "ini carbon_repeat=0 is ")
 
 
 @pytest.mark.parametrize("option", ["--help", "--markers"])
