@@ -205,10 +205,7 @@ def make_grid(
     if settings.intensity_g_per_kwh is not None:
         return Fixed.of(settings.intensity_g_per_kwh, zone=region.zone)
     if region.basis == "unknown":
-        warn_user(
-            "region not detected, world average used; set CARBONTRACK_REGION=CODE "
-            "(codes: carbontrack regions NAME)"
-        )
+        warn_user("region unknown, world average used; set CARBONTRACK_REGION=CODE")
     table = regions.intensity_for(region)
     if not settings.intensity_source:
         return table

@@ -159,7 +159,7 @@ def test_aloud_never_raises(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_warning_points_at_the_programs_own_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not at one of ours, which nobody can change."""
     monkeypatch.setenv("TZ", "UTC")
-    with pytest.warns(UserWarning, match="region not detected") as caught:
+    with pytest.warns(UserWarning, match="region unknown") as caught:
         carbontrack.auto(output=None, cloud="none").close()
     assert caught[0].filename == __file__
 
