@@ -59,6 +59,11 @@ def normalise(region: str) -> str:
     if found:
         choices = ", ".join(f"{code!r} ({name_of(code)})" for code in found)
         raise UnknownRegion(f"region {region!r} may mean {choices}; write one of them", found)
+    provider = text.lower().rstrip(":")
+    provider = _OTHER_NAMES.get(provider, provider)
+    if provider in PROVIDERS:
+        listed = f"`carbontrack regions {provider}` lists its regions"
+        raise UnknownRegion(f"region {region!r} is a cloud provider; {listed}")
     near = _near(text)
     raise UnknownRegion(f"unknown region {region!r}{did_you_mean(near) or ';'} {_LISTED}", near)
 

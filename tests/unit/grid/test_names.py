@@ -268,3 +268,10 @@ def test_an_unknown_cloud_region_has_no_code():
     """Asked by a machine, not by a person: no error, just nothing."""
     assert cloud_code("aws", "mars-north-1") is None
     assert cloud_code("nobody", "us-east-1") is None
+
+
+@pytest.mark.parametrize(("text", "provider"), [("aws", "aws"), ("GCP:", "gcp"), ("Google", "gcp")])
+def test_a_provider_alone_is_no_region(text: str, provider: str) -> None:
+    """A cloud has regions in many grids; the error says how to list them."""
+    with pytest.raises(UnknownRegion, match=rf"`carbontrack regions {provider}` lists its regions"):
+        normalise(text)
