@@ -1,5 +1,7 @@
 """GPUs without a sensor, modelled if asked for: the real nvidia-ml-py over a stand-in driver."""
 
+import re
+
 import pytest
 
 from tests.support.nvml import UUIDS, FakeGpu, State, run_script
