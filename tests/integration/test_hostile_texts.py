@@ -715,7 +715,7 @@ def test_files_that_commands_read(command: Command, folder: Path) -> None:
         told = command("report", "damaged.csv", "--format", form)
         assert "holds no record" in told
 
-    assert "the records come from several regions" in compared
+    assert "the records are of several regions" in compared
     assert len(lines_of(plug)) == 1
     assert visible("serie\x1b\u202es.csv") in series
 
