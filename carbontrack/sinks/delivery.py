@@ -178,6 +178,7 @@ class Delivery:
     def run(self, queues: Callable[[], Sequence[Queue]], wake: threading.Event) -> None:
         """Deliver until `stop` is set, sleeping while the queues are empty; never raises."""
         while True:
+            is_last_look = self.stop.is_set()
             try:
                 result = self.step(queues())
             except Exception as error:
@@ -189,7 +190,10 @@ class Delivery:
                     self._poster.close()  # an idle program holds no connection
                     self._clock.wait(wake, None)
                 wake.clear()
-            elif result is None or not self.wait_after(result):
+                continue
+            # a record may have come, and the end been asked for, after a look that found nothing
+            is_over = is_last_look if result is None else not self.wait_after(result)
+            if is_over:
                 return
 
     def step(self, queues: Sequence[Queue]) -> PostResult | None:

@@ -226,7 +226,7 @@ def test_what_has_no_room_is_refused_and_what_was_taken_arrives(tmp_path):
         with Receiver(port=port) as server:
             assert until(lambda: server.record_ids >= taken)
             assert until(lambda: post(relay.url, [a_record(20_000)])[0] == 204)
-            assert relay.end() == 0
+            assert relay.end() == 0, str(relay.events[-1])
             assert server.record_ids == taken | {id_of(20_000)}
 
 

@@ -293,6 +293,25 @@ def test_the_thread_sleeps_while_nothing_waits_and_ends_when_told(tmp_path: Path
     assert (thread.is_alive(), poster.posted) == (False, [[a_record(1).record_id]])
 
 
+def test_what_comes_between_the_last_look_and_the_end_is_sent(tmp_path: Path) -> None:
+    """A thread that has just found nothing, and is told to end meanwhile, looks once more."""
+    clock, queue = LeapingClock(), ListQueue(0)
+    poster = ScriptedPoster()
+    delivery = delivery_of(poster, tmp_path, clock)
+
+    def queues() -> list[ListQueue]:
+        found, is_empty = [queue], not poster.posted and not delivery.stop.is_set()
+        if is_empty:
+            found = []
+            queue.records = [a_record(1)]
+            delivery.finish_by(clock.monotonic_s() + 10.0)
+        return found
+
+    delivery.run(queues, threading.Event())
+
+    assert poster.posted == [[a_record(1).record_id]]
+
+
 def test_at_the_end_three_failures_are_enough(tmp_path: Path) -> None:
     """Told to end, the delivery tries a few times at most and leaves the rest in the queue."""
     clock, queue = LeapingClock(), ListQueue(4)
