@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+from carbontrack.cli.summary import REGION_FROM
 from carbontrack.cli.terminal import Terminal
 from carbontrack.grid.tables import beyond_interval
 from carbontrack.interval import Interval, total
@@ -28,15 +29,6 @@ _BY_NAME = (
     "On a cloud the machine type in the firmware does the same"
 )
 _REGION = "set CARBONTRACK_REGION=CODE (codes: carbontrack regions NAME)"
-_PLACES = {
-    "argument": "as given",
-    "environment": "from the environment",
-    "config": "from the settings",
-    "cloud": "from the cloud's variables",
-    "metadata": "from the cloud's metadata",
-    "timezone": "from the time zone",
-    "unknown": "region not detected",
-}
 Findings = dict[str, Any]
 Row = tuple[str, str]
 
@@ -309,7 +301,7 @@ def _intensity(intensity: Findings) -> str:
 
 def _place(findings: Findings) -> str:
     basis = findings["region_basis"]
-    return _PLACES.get(basis, str(basis))
+    return REGION_FROM.get(basis, str(basis))
 
 
 def _settings(settings: Findings, *, show_all: bool) -> Iterator[Row]:

@@ -22,7 +22,7 @@ from carbontrack.units import (
     joules_from,
 )
 
-_PLACE = {
+REGION_FROM = {
     "argument": "as given",
     "environment": "from the environment",
     "config": "from the settings",
@@ -31,6 +31,7 @@ _PLACE = {
     "timezone": "from the time zone",
     "unknown": "region unknown",
 }
+"""How the region was found, by `region_basis` of a record."""
 _WELL_OBSERVED = 0.99
 _SHORT = 24
 """A source of this many characters is shown without being asked for: "ukcarbonintensity"."""
@@ -197,7 +198,7 @@ def _percent(share: float) -> str:
 
 def _grid(record: Record, *, verbose: bool) -> str:
     year = f" in {record.intensity_year}" if record.intensity_year else ""
-    place = _PLACE.get(record.region_basis or "", record.region_basis)
+    place = REGION_FROM.get(record.region_basis or "", record.region_basis)
     text = f"{record.region}, {record.intensity_g_per_kwh:.0f} g CO2e/kWh{year}"
     source = record.intensity_source
     if source and (verbose or len(source) <= _SHORT):
