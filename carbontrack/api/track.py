@@ -362,9 +362,8 @@ def track(
         window_s: a call of 1 s or longer has its own row; shorter ones are summed, one row for
             each `window_s` seconds. 0: every call has a row.
         budget: the largest amount that a block or a call may use: "5 g", "2 kWh". A block is
-            checked while
-            it runs. A warning is logged at 80 % and above 100 %; the latter also sets the record's
-            status.
+            checked while it runs. A warning is logged at 80 % and above 100 %; the latter also sets
+            the record's status.
         on_exceed: what else happens when the lower bound of the interval exceeds the budget: "warn"
             (nothing else); "raise" (`BudgetExceeded`, in the thread that next opens or closes a
             span inside, ends the block or calls `span.check()`); or a function that is called there

@@ -23,8 +23,7 @@ class TensorBoardSink(TrackerSink[Any]):
 
     Args:
         writer_or_dir: a directory of event files; or a writer that has `add_scalar` and `flush`,
-            such
-            as `torch.utils.tensorboard.SummaryWriter`.
+            such as `torch.utils.tensorboard.SummaryWriter`.
     """
 
     def __init__(self, writer_or_dir: Any) -> None:

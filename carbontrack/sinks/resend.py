@@ -74,8 +74,7 @@ def resend(
         token: sent to `url`, and to the servers of `outputs`, and to no other: the addresses in the
             files are not trusted.
         outputs: the addresses that were given together with the token. They may also be those of
-            files
-            whose lines do not name theirs.
+            files whose lines do not name theirs.
         open_sink: opens an output that is no URL.
         clock: the time source.
         on_unreadable: called with a file that cannot be read, by default the log is.

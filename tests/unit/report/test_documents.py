@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from carbontrack.cli import main
 from carbontrack.record import Record
-from carbontrack.sinks.csv_file import HEADER, record_line
 from carbontrack.units import format_grams
 from tests.support.records import HOSTILE, a_record
 
@@ -58,20 +56,6 @@ def run(number: int, **changes: Any) -> Record:
         "duration_s": 3600.0,
     }
     return a_record(number, **(facts | changes))
-
-
-@pytest.fixture
-def report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Write records, ask for a format, and give back what was printed."""
-
-    def asked(form: str, *records: Record, more: tuple[str, ...] = (), code: int = 0) -> str:
-        path = tmp_path / "runs.csv"
-        path.write_bytes(HEADER + b"".join(record_line(r.to_row()) for r in records))
-        assert main(["report", str(path), "--format", form, *more]) == code
-        out, err = capsys.readouterr()
-        return out if code == 0 else err
-
-    return asked
 
 
 def test_a_statement_holds_what_a_methods_section_needs(report):

@@ -11,13 +11,11 @@ from typing import Any
 
 import pytest
 
-from carbontrack.cli import main
 from carbontrack.grid import rows
 from carbontrack.impact.embodied import embodied_item
 from carbontrack.record import Record
 from carbontrack.report.digits import ENERGY, MASS, interval_in, three_digits, unit_for
 from carbontrack.report.references import BY_KEY, of_intensity
-from carbontrack.sinks.csv_file import HEADER, record_line
 from tests.support.latex import check_latex, tables_of
 from tests.support.records import HOSTILE, a_record
 
@@ -63,20 +61,6 @@ def run(number: int, **changes: Any) -> Record:
         "carbontrack": "1.2.3",
     }
     return a_record(number, **(facts | changes))
-
-
-@pytest.fixture
-def report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Report:
-    """Write records, ask for a format, and give back what was printed."""
-
-    def asked(form: str, *records: Record, more: tuple[str, ...] = (), code: int = 0) -> str:
-        path = tmp_path / "runs.csv"
-        path.write_bytes(HEADER + b"".join(record_line(r.to_row()) for r in records))
-        assert main(["report", str(path), "--format", form, *more]) == code
-        out, err = capsys.readouterr()
-        return out if code == 0 else err
-
-    return asked
 
 
 @pytest.mark.parametrize(
